@@ -1,0 +1,1 @@
+"""Why does this very deep network train, or fail to?"""

@@ -1,0 +1,80 @@
+"""The tidy frame that every probe and report speaks, and the wide table that people read.
+
+A *wide* table has one row a layer call, a column a measure (``Spectrum.row``). The *tidy* frame has one row a number.
+``tidy`` and ``wide`` turn one into the other without loss.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepprobe.records.spectrum import MEASURES
+
+POINT = ("run", "seed", "round", "step", "epoch", "split")
+"""Where in which experiment a number was taken; columns of every frame that comes from a run."""
+
+LAYER = ("layer", "depth", "call", "tap", "view", "type", "dtype", "n_rows", "n_features", "sketched")
+"""What a number of a layer was taken from."""
+
+UNIT_COUNTS = ("n_dead", "n_constant", "n_duplicate", "n_rare", "n_nonfinite")
+
+TIDY = (
+    *POINT, "layer", "depth", "call", "tap", "view", "type", "centred",
+    "measure", "value", "low", "high", "status", "reason", "n_rows", "n_features", "dtype", "sketched",
+)  # fmt: skip
+"""Columns of the tidy frame. ``low``, ``high``, ``status`` and ``reason`` stand on ``condition_number`` rows."""
+
+_NUMBERS = tuple(m for m in MEASURES if m not in {"status", "condition_number_low", "condition_number_high"})
+
+
+def tidy(table: pd.DataFrame, **point: Any) -> pd.DataFrame:
+    """One row a number, from a wide table of one row a layer call.
+
+    Args:
+        table: What ``condition_numbers`` returns, with or without the columns of POINT.
+        **point: Values for columns of POINT that the table lacks, the same for every row.
+
+    Returns:
+        Frame with the columns TIDY; numbers that the table does not have are left out.
+    """
+    base = table.assign(**{k: v for k, v in point.items() if k not in table.columns})
+    parts: list[pd.DataFrame] = []
+    for centred, prefix in ((False, ""), (True, "centred_")):
+        for measure in (*_NUMBERS, *(() if centred else UNIT_COUNTS)):
+            if prefix + measure not in base.columns:
+                continue
+            part = base.reindex(columns=[*POINT, *LAYER]).assign(
+                measure=measure, centred=centred, value=base[prefix + measure].astype("float64")
+            )
+            if measure == "condition_number":
+                part["low"] = base[prefix + "condition_number_low"]
+                part["high"] = base[prefix + "condition_number_high"]
+                part["status"] = base[prefix + "status"]
+                part["reason"] = base.get(prefix + "reason", pd.Series("", index=base.index))
+            parts.append(part)
+    if not parts:
+        return pd.DataFrame(columns=list(TIDY))
+    return pd.concat(parts, ignore_index=True).reindex(columns=list(TIDY))
+
+
+def wide(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a layer call and point, from the tidy frame; the inverse of ``tidy``, in the order of the frame."""
+    layers = frame[frame["layer"].notna()]
+    keys = [*POINT, *LAYER]
+    if layers.empty:
+        return pd.DataFrame(columns=keys)
+    layers = layers.assign(_row=layers.groupby(keys, dropna=False, sort=False).ngroup())
+    prefix = pd.Series(np.where(layers["centred"].astype(bool), "centred_", ""), index=layers.index)
+    values = layers.assign(_column=prefix + layers["measure"]).pivot(index="_row", columns="_column", values="value")
+    parts = [layers.drop_duplicates("_row").set_index("_row")[keys], values]
+    kappa = layers[layers["measure"] == "condition_number"]
+    for centred, name in ((False, ""), (True, "centred_")):
+        part = kappa[kappa["centred"].astype(bool) == centred].set_index("_row")
+        columns = {"low": "condition_number_low", "high": "condition_number_high"}
+        parts.append(part[["low", "high", "status", "reason"]].rename(columns=columns).add_prefix(name))
+    table = pd.concat(parts, axis=1)
+    counts = [c for c in (*UNIT_COUNTS, "depth", "call", "n_rows", "n_features") if c in table]
+    return table.astype(dict.fromkeys(counts, "int64")).reset_index(drop=True)

@@ -1,1 +1,91 @@
-"""Why does this very deep network train, or fail to?"""
+"""Why does this very deep network train, or fail to? Per-layer condition numbers and spectra for PyTorch.
+
+The names below live in the package's rooms and are fetched from there on first use, so that ``import deepprobe``
+loads neither torch nor seaborn.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepprobe.data import list_datasets, load_dataset
+    from deepprobe.errors import DeepprobeError
+    from deepprobe.integrations import ProbeCallback
+    from deepprobe.models import create_model, describe_model, list_models
+    from deepprobe.probes import Probe, capture, condition_numbers, spectra
+    from deepprobe.records.spectrum import Spectrum
+    from deepprobe.reports import write_report
+    from deepprobe.runs import list_runs, open_run
+    from deepprobe.training import TrainConfig, train
+
+_HOME = {
+    "DeepprobeError": "deepprobe.errors",
+    "Probe": "deepprobe.probes",
+    "ProbeCallback": "deepprobe.integrations",
+    "Spectrum": "deepprobe.records.spectrum",
+    "TrainConfig": "deepprobe.training",
+    "capture": "deepprobe.probes",
+    "condition_numbers": "deepprobe.probes",
+    "create_model": "deepprobe.models",
+    "describe_model": "deepprobe.models",
+    "list_datasets": "deepprobe.data",
+    "list_models": "deepprobe.models",
+    "list_runs": "deepprobe.runs",
+    "load_dataset": "deepprobe.data",
+    "open_run": "deepprobe.runs",
+    "spectra": "deepprobe.probes",
+    "train": "deepprobe.training",
+    "write_report": "deepprobe.reports",
+}
+
+_ROOMS = (
+    "data",
+    "hooks",
+    "integrations",
+    "linalg",
+    "measures",
+    "models",
+    "probes",
+    "records",
+    "reports",
+    "runs",
+    "training",
+)
+
+__all__ = [
+    "DeepprobeError",
+    "Probe",
+    "ProbeCallback",
+    "Spectrum",
+    "TrainConfig",
+    "capture",
+    "condition_numbers",
+    "create_model",
+    "describe_model",
+    "list_datasets",
+    "list_models",
+    "list_runs",
+    "load_dataset",
+    "open_run",
+    "spectra",
+    "train",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Fetch a public name from its room, or the room itself, once."""
+    if name in _ROOMS:
+        return import_module(f"deepprobe.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'deepprobe' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names and rooms, whether fetched already or not."""
+    return sorted({*__all__, *_ROOMS, *globals()})

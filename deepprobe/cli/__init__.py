@@ -1,1 +1,87 @@
-"""Room cli."""
+"""The command ``deepprobe``: one file a verb, loaded only when its verb is called.
+
+Exit codes: 0 done; 1 something the user can mend (one line says what); 2 a wrong option; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from deepprobe.errors import DeepprobeError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERBS = {
+    "probe": "condition numbers and spectra of every layer of one network",
+    "train": "train networks, with probes along the way; complete runs are skipped",
+    "report": "one HTML page from runs",
+    "models": "the networks that can be named",
+    "runs": "the runs in a folder",
+}
+
+HELP = f"""usage: deepprobe VERB [OPTIONS]
+
+Why does this very deep network train, or fail to? Per-layer condition numbers and spectra.
+
+verbs:
+{chr(10).join(f"  {verb:<8} {what}" for verb, what in VERBS.items())}
+
+examples:
+  deepprobe models 'resnet*'
+  deepprobe probe resnet20 --data digits
+  deepprobe train plainnet56 resnet56 --data digits --epochs 8 --probe-every 1ep --out runs
+  deepprobe report runs --html report.html
+
+deepprobe VERB --help says what a verb takes; deepprobe --version says the version.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        arguments: What stands after ``deepprobe``; by default that of the process.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except DeepprobeError as error:
+        return _complain(str(error), 1)
+    except BrokenPipeError:  # the reader (head, less) has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _complain(str(error), 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except SystemExit as stop:  # the option parser has said why
+        return stop.code if isinstance(stop.code, int) else 2
+
+
+def _dispatch(words: list[str]) -> int:
+    """Answer the general options, or hand the words after the verb to it."""
+    if not words or words[0] in {"-h", "--help", "help"}:
+        print(HELP, end="", file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"deepprobe {version('deepprobe')}")
+        return 0
+    if words[0] not in VERBS:
+        return _complain(f"there is no verb {words[0]!r}; {nearest(words[0], VERBS)}", 2)
+    import_module(f"deepprobe.cli.{words[0]}").run(words[1:])
+    return 0
+
+
+def _complain(message: str, code: int) -> int:
+    """Say in one line on stderr what went wrong."""
+    print(f"deepprobe: {' '.join(message.split())}", file=sys.stderr)
+    return code

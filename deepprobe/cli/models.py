@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ModelsOptions:
     """Networks that can be named, with their depth and number of parameters.
 
-    Examples:
+    For example:
       deepprobe models
       deepprobe models '*164'
     """

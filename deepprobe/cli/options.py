@@ -84,8 +84,11 @@ def _first(error: ValidationError, cls: type[DataclassInstance], origin: str) ->
     """Pydantic's complaints about the first wrong field in one line; a union complains once a member."""
     details = error.errors(include_url=False)
     name = str(details[0]["loc"][0]) if details[0]["loc"] else "?"
-    complaints = dict.fromkeys(d["msg"].lower() for d in details if d["loc"][:1] == (name,))
-    wrong = f"{details[0]['input']!r}: {'; or: '.join(complaints)}"
+    given = repr(details[0]["input"])
+    complaints = dict.fromkeys(
+        d["msg"].lower() for d in details if d["loc"][:1] == (name,) and repr(d["input"]) == given
+    )
+    wrong = f"{given}: {'; or: '.join(complaints)}"
     known = [f.name for f in fields(cls)]
     if origin == "option":
         return f"--{name.replace('_', '-')} {wrong}"

@@ -1,0 +1,127 @@
+"""``deepprobe train``: models × seeds, one after another, with probes along the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+from tyro.conf import Positional
+
+from deepprobe.cli.options import STRICT, parse, read_toml
+from deepprobe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+View = Literal["samples", "channels", "pooled", "hosvd1", "hosvd2", "hosvd3", "tokens"]
+Tap = Literal["input", "output", "block"]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train networks on a data set and write one run a model and seed, OUT/MODEL-seedN.
+
+    Runs that are complete are skipped and interrupted ones resumed, so the same command can be given again. The test
+    set is only looked at, never used to select.
+
+    For example:
+      deepprobe train resnet20 --data digits --epochs 8 --out runs
+      deepprobe train plainnet56 resnet56 --seeds 0 1 2 --probe-every 1ep --out runs
+      deepprobe train resnet56 --data cifar10 --data-dir ~/data --augmentation pad-crop-flip --lr 0.1
+      deepprobe train --config study.toml --lr 0.05
+    """
+
+    __pydantic_config__ = STRICT
+
+    models: Positional[tuple[str, ...]] = ()
+    """Names of models (deepprobe models lists them)."""
+    config: Path | None = None
+    """TOML file of options, named as here; what stands on the command line wins."""
+    out: Path = Path("runs")
+    """Folder for the runs."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
+    """Seeds of the initial weights, the order of the data and the augmentation; one run a seed."""
+    model_options: tuple[str, ...] = ()
+    """Options of the models as name=value, for example shortcut=B batch_norm=false."""
+
+    data: str = "digits"
+    """Data set: digits (needs no files), mnist, fashion-mnist, cifar10, cifar100, or folder:PATH."""
+    data_dir: Path | None = None
+    """Folder of the data sets' files; by default DEEPPROBE_DATA or the user's cache."""
+    input_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Resize images to this many pixels."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Use only the first images of the training set."""
+
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    """Passes over the training data."""
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    """Samples an update."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Optimizer."""
+    lr: Annotated[float, Field(gt=0, le=1e6)] = 0.02
+    """Learning rate; the highest one where the schedule changes it."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = False
+    """Nesterov's form of momentum."""
+    weight_decay: Annotated[float, Field(ge=0, le=1e3)] = 1e-4
+    """L2 penalty on every parameter."""
+    schedule: Literal["constant", "step", "cosine", "one-cycle"] = "one-cycle"
+    """How the learning rate changes."""
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
+    """Where the step schedule drops, as shares of training."""
+    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Factor of each drop."""
+    warmup_epochs: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+    """Epochs over which the learning rate rises; not with one-cycle."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each label spread over all classes."""
+    clip_norm: Annotated[float, Field(gt=0, le=1e12)] | None = None
+    """Largest norm of the gradient."""
+    augmentation: Literal["none", "pad-crop", "pad-crop-flip"] = "none"
+    """Random changes of the training images."""
+    validation_share: Annotated[float, Field(ge=0, le=0.9)] = 0.1
+    """Share of the training set held out for validation."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of training; probes always use fp32."""
+    channels_last: bool = False
+    """Keep channels innermost in memory; often faster."""
+    checkpoint_every: str = "1ep"
+    """Between checkpoints: 1ep, 500it."""
+
+    probe_every: str | None = None
+    """Between probes: 1ep, 100it, 1ep50it; none by default."""
+    probe_samples: Annotated[int, Field(ge=1, le=100_000)] = 128
+    """Test images that are probed, the first ones."""
+    probe_seeds: tuple[int, ...] | None = None
+    """Probe only the runs of these seeds; all by default."""
+    layers: tuple[str, ...] = ()
+    """Layers to probe, as patterns of names such as 'features.stage2.*'; all by default."""
+    tap: tuple[Tap, ...] = ("block", "input")
+    """Where representations are read."""
+    view: tuple[View, ...] = ("samples", "channels")
+    """How representations become matrices."""
+    rows: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
+    """Positions of each sample that become rows: all, or so many at random."""
+    quiet: bool = False
+    """No progress bars, no lines."""
+
+
+def options_from(words: Sequence[str]) -> TrainOptions:
+    """Options from the words, on top of those of the file that ``--config`` names.
+
+    Raises:
+        ConfigError: If the file is wrong, or no model is named.
+        SystemExit: As ``parse``.
+    """
+    options = parse(TrainOptions, words, verb="train")
+    if options.config is not None:
+        options = parse(TrainOptions, words, verb="train", defaults=read_toml(options.config, TrainOptions))
+    if not options.models:
+        raise ConfigError("no model was named; write deepprobe train MODEL …, and see deepprobe models")
+    return options

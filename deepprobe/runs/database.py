@@ -27,9 +27,10 @@ _INTEGER = {"seed", "round", "step", "depth", "call", "centred", "n_rows", "n_fe
 _FLAGS = ("centred", "sketched")
 _TYPES = {c: "REAL" if c in _REAL else "INTEGER" if c in _INTEGER else "TEXT" for c in TIDY}
 _COLUMNS = ", ".join(f'"{c}"' for c in TIDY)
+_DECLARED = ", ".join(f'"{c}" {t}' for c, t in _TYPES.items())
 _TABLES = (
     "CREATE TABLE appends (id INTEGER PRIMARY KEY, step INTEGER, n_rows INTEGER NOT NULL, sha256 TEXT NOT NULL)",
-    f"CREATE TABLE records (append_id INTEGER NOT NULL, {', '.join(f'"{c}" {t}' for c, t in _TYPES.items())})",
+    f"CREATE TABLE records (append_id INTEGER NOT NULL, {_DECLARED})",
 )
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from deepprobe.errors import RunError
 from deepprobe.runs.atomic import write_bytes
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?\Z")
 MAX_JSON_BYTES = 16 * 2**20
 STATUSES = ("running", "interrupted", "diverged", "complete")
 """``running`` also stands on a run whose process died; ``diverged`` and ``complete`` are final."""
@@ -72,7 +74,10 @@ class Manifest:
             raise RunError(f"{path} is damaged: its content does not have the SHA-256 that it states")
         if content.get("format") != FORMAT:
             raise RunError(f"{path} has format {content.get('format')!r}; this version of deepprobe reads {FORMAT}")
-        return cls(content["status"], content["message"], content["files"])
+        status, message, files = (content.get(key) for key in ("status", "message", "files"))
+        if status not in STATUSES or not isinstance(message, str) or not _is_file_list(files):
+            raise RunError(f"{path} is damaged: expected a status, a message and a list of the run's files")
+        return cls(str(status), message, files)
 
     def check(self, folder: Path, name: str) -> Path:
         """Path of a listed file whose content is what was written.
@@ -89,9 +94,7 @@ class Manifest:
         """
         path = folder / name
         if name not in self.files:
-            raise RunError(
-                f"{path} is not in {MANIFEST}; it was never completely written, or does not belong to the run"
-            )
+            raise RunError(f"{path} is not in {MANIFEST}; it was never completely written, or is not of the run")
         if not path.is_file():
             raise RunError(f"{path} is missing; {MANIFEST} lists it")
         found = digest_of_file(path)
@@ -113,7 +116,7 @@ def digest_of_file(path: Path) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON aside and rename it; RunError if it cannot be written, or holds what JSON has not (NaN, inf, a class)."""
+    """Write JSON aside and rename it; RunError if it cannot be written, or holds NaN, infinity or an object."""
     try:
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=True)
     except (TypeError, ValueError) as error:
@@ -135,6 +138,13 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged: expected a JSON table, found a {type(content).__name__}")
     return content
+
+
+def _is_file_list(files: Any) -> TypeGuard[dict[str, str]]:
+    """Whether this maps paths that stay inside the run to digests."""
+    return isinstance(files, dict) and all(
+        _FILE.match(name) is not None and isinstance(digest, str) for name, digest in files.items()
+    )
 
 
 def _digest_of(content: Any) -> str:

@@ -29,7 +29,7 @@ def run_path(folder: Path | str, name: str) -> Path:
     """
     if not isinstance(name, str) or _NAME.match(name) is None:
         raise RunError(
-            f"{name!r} cannot name a run; use 1 to 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+            f"{name!r} cannot name a run; use 1 to 100 letters, digits, '.', '_', '-', the first a letter or digit"
         )
     parent = Path(folder).resolve()
     path = (parent / name).resolve()

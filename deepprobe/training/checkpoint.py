@@ -1,0 +1,252 @@
+"""Checkpoints: written aside and renamed, read without running anything that is in them.
+
+Reading is in this order, and every failure is a CheckpointError that names the file: the zip's sizes (stored, not
+compressed, so that it cannot grow), its CRCs, the names its pickle asks for against a list of the few that tensors
+need, ``torch.load(weights_only=True)``, and each tensor's size against the bytes that are really there.
+"""
+
+from __future__ import annotations
+
+import json
+import pickletools
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+
+from deepprobe.errors import CheckpointError
+from deepprobe.runs.atomic import written_aside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+FORMAT = 1
+MAX_BYTES = 64 * 2**30
+MAX_PICKLE_BYTES = 64 * 2**20
+_NEEDED = {
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    "torch.storage UntypedStorage",
+}
+_KINDS = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_STORAGES = {f"torch {kind}Storage" for kind in _KINDS}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file of weights holds.
+
+    Attributes:
+        weights: The model's state dict.
+        deepprobe_config: Name and options of the zoo model that these weights belong to; None if the file does not say.
+        about: What the run said of itself (data set, input size, …).
+        training: All that is needed to resume; None in a file of weights alone.
+    """
+
+    weights: dict[str, Tensor]
+    deepprobe_config: dict[str, Any] | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] | None = None
+
+
+def save_checkpoint(
+    path: Path | str,
+    model: nn.Module,
+    *,
+    about: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model's weights, and what is needed to rebuild it if it came from the zoo.
+
+    Args:
+        path: The file, by custom ``.pt``; its folder must be there.
+        model: Its state dict is written, and its ``deepprobe_config`` if it has one.
+        about: Plain values to keep beside.
+        training: State to resume from, of plain values and tensors.
+
+    Raises:
+        RunError: If the file cannot be written; a file of that name is untouched then.
+    """
+    config = getattr(model, "deepprobe_config", None)
+    content = {
+        "format": FORMAT,
+        "deepprobe_config": None if config is None else dict(config),
+        "about": dict(about or {}),
+        "training": None if training is None else dict(training),
+        "model": {name: tensor.detach() for name, tensor in model.state_dict().items()},
+    }
+    with written_aside(Path(path)) as aside, aside.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint, a state dict written by ``torch.save``, or a safetensors file. Nothing in it is executed.
+
+    Args:
+        path: The file; ``.safetensors`` is read as such.
+
+    Returns:
+        Its content, tensors on the CPU.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, hostile, or holds no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    if path.stat().st_size > MAX_BYTES:
+        raise CheckpointError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    _check_archive(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
+    for where, tensor in _tensors(content):
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{path}: tensor {where} claims {tensor.numel():,} elements and holds "
+                f"{tensor.untyped_storage().nbytes():,} bytes"
+            )
+    return _of_content(path, content)
+
+
+def load_weights(model: nn.Module, path: Path | str) -> Checkpoint:
+    """Load a file's weights into a model whose names and shapes are exactly the same.
+
+    Args:
+        model: Takes the weights; unchanged if they do not fit.
+        path: As in ``load_checkpoint``.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        CheckpointError: As ``load_checkpoint``; or if names, shapes or kinds of number differ.
+    """
+    checkpoint = load_checkpoint(path)
+    put_weights(model, checkpoint.weights, origin=str(path))
+    return checkpoint
+
+
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor], *, origin: str) -> None:
+    """Copy weights into a model whose names and shapes are exactly the same.
+
+    Args:
+        model: Takes the weights; unchanged if they do not fit.
+        weights: A state dict.
+        origin: Where they came from, for the message.
+
+    Raises:
+        CheckpointError: If names, shapes or kinds of number differ.
+    """
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    words = [f"{len(n)} {what} ({n[0]!r})" for n, what in ((missing, "missing"), (extra, "not in the model")) if n]
+    for name in own.keys() & weights.keys():
+        if own[name].shape != weights[name].shape:
+            words.append(f"{name!r} is {tuple(weights[name].shape)}, not {tuple(own[name].shape)}")
+        elif own[name].is_floating_point() != weights[name].is_floating_point():
+            words.append(f"{name!r} is {weights[name].dtype}, not {own[name].dtype}")
+    if words:
+        raise CheckpointError(
+            f"the weights of {origin} are not those of this {type(model).__name__}: {'; '.join(sorted(words)[:5])}"
+        )
+    model.load_state_dict(dict(weights), strict=True)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that grows, is damaged, or asks for anything but tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            compressed = [e.filename for e in entries if e.compress_type != zipfile.ZIP_STORED]
+            total = sum(e.file_size for e in entries)
+            if compressed or total > path.stat().st_size:
+                raise CheckpointError(f"{path} is compressed ({total:,} bytes when unpacked); checkpoints never are")
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise CheckpointError(
+                    f"{path} is damaged: its part {damaged[:100]!r} does not have the CRC that it states"
+                )
+            pickles = [e for e in entries if e.filename.endswith(".pkl")]
+            if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE_BYTES:
+                raise CheckpointError(f"{path} is no checkpoint: expected one table of tensors of at most 64 MiB")
+            wanted = set(_names_wanted(archive.read(pickles[0])))
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is no checkpoint, or damaged: expected a zip as torch.save writes it ({_first_line(error)})"
+        ) from error
+    strange = sorted(wanted - _NEEDED - _STORAGES)
+    if strange:
+        raise CheckpointError(f"{path} is refused: it asks for {strange[0][:100]!r}, which no table of tensors needs")
+
+
+def _names_wanted(pickled: bytes) -> Iterator[str]:
+    """Everything that a pickle would import, as ``module name``, without running it."""
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name == "GLOBAL":
+            yield str(argument)
+        elif opcode.name in {"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}:
+            yield f"{opcode.name} {argument or ''}".strip()
+
+
+def _tensors(content: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested tables and lists, and where it is."""
+    stack = [(where, content)]
+    seen: set[int] = set()
+    while stack:
+        where, value = stack.pop()
+        if isinstance(value, Tensor):
+            yield where, value
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            stack += [(f"{where}.{str(key)[:100]}".lstrip("."), item) for key, item in pairs]
+
+
+def _of_content(path: Path, content: Any) -> Checkpoint:
+    """The checkpoint in what was read, whether ours or a bare state dict."""
+    if isinstance(content, dict) and content and all(isinstance(v, Tensor) for v in content.values()):
+        content = {"format": FORMAT, "model": content}
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise CheckpointError(f"{path} holds no weights: expected a table 'model' of tensors, or a state dict")
+    if content.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {content.get('format')!r}; this version of deepprobe reads {FORMAT}")
+    weights = content["model"]
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()):
+        raise CheckpointError(f"{path} is damaged: expected every weight to be a tensor with a name")
+    tables = {key: content.get(key) for key in ("deepprobe_config", "about", "training")}
+    for key, value in tables.items():
+        if value is not None and not (isinstance(value, dict) and all(isinstance(k, str) for k in value)):
+            raise CheckpointError(f"{path} is damaged: expected {key!r} to be a table")
+    return Checkpoint(weights, tables["deepprobe_config"], tables["about"] or {}, tables["training"])
+
+
+def _read_safetensors(path: Path) -> Checkpoint:
+    """Weights of a safetensors file, with the model's name and options if its metadata have them."""
+    try:
+        content = path.read_bytes()
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        config = json.loads(header.get("__metadata__", {}).get("deepprobe_config", "null"))
+        weights = load_safetensors(content)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {_first_line(error)}") from error
+    return Checkpoint(weights, config if isinstance(config, dict) else None)
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, short."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__

@@ -1,0 +1,92 @@
+"""What a callback is given: one frozen Context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pandas as pd
+
+from deepprobe.records.frame import TIDY, tidy
+from deepprobe.records.step import Schedule, every
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import torch
+    from torch import Tensor, nn
+
+    from deepprobe.records.step import Step
+    from deepprobe.runs import Run
+    from deepprobe.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Context:
+    """A moment in training, for callbacks.
+
+    Attributes:
+        model: The network as it stands; leave it as you found it.
+        step: Where training is.
+        config: Its settings.
+        run: Where records go.
+        device: Where model and batches are.
+        probe_batches: The first samples of the validation set (or else the test, or else the training set), pairs
+            (inputs, labels) on the device, always the same.
+        metrics: Measure by split at the last epoch's end, ``metrics["test"]["accuracy"]``; empty before it.
+    """
+
+    model: nn.Module
+    step: Step
+    config: TrainConfig
+    run: Run
+    device: torch.device
+    probe_batches: tuple[tuple[Tensor, Tensor], ...] = ()
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """Run, seed, round, step and epoch, as columns of the tidy frame."""
+        return {
+            "run": self.run.name,
+            "seed": self.config.seed,
+            "round": 0,
+            "step": self.step.index,
+            "epoch": self.step.epochs,
+        }
+
+    def record(self, table: pd.DataFrame, *, split: str = "probe") -> None:
+        """Append a table of layers to the run.
+
+        Args:
+            table: One row a layer call, as ``condition_numbers`` returns it, or a frame with the columns TIDY.
+            split: What the rows were taken on.
+
+        Raises:
+            RunError: If the run cannot be written.
+        """
+        frame = table if "measure" in table.columns else tidy(table, **self.point, split=split)
+        self.run.append(frame.reindex(columns=list(TIDY)))
+
+    def log(self, split: str, **values: float) -> None:
+        """Append numbers that are of no layer, by name: ``context.log("train", gradient_norm=0.3)``."""
+        self.run.append(metric_rows({split: values}, self.point))
+
+
+Callback: TypeAlias = "Callable[[Context], Any]"
+
+
+def schedule_of(callback: Callback) -> Schedule:
+    """When a callback is due: by its attribute ``schedule``, else after every epoch."""
+    schedule: Schedule = getattr(callback, "schedule", None) or every("1ep").schedule
+    return schedule
+
+
+def metric_rows(values: Mapping[str, Mapping[str, float]], point: Mapping[str, Any]) -> pd.DataFrame:
+    """Tidy rows of numbers that are of no layer, from split to measure to value."""
+    rows = [
+        {**point, "split": split, "measure": measure, "value": float(value)}
+        for split, measures in values.items()
+        for measure, value in measures.items()
+    ]
+    return pd.DataFrame(rows, columns=list(TIDY))

@@ -1,0 +1,157 @@
+"""What ``train`` does before the first step: device, split, run folder, identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from deepprobe.errors import ConfigError, NonFiniteError
+from deepprobe.runs import MemoryRun, create_run
+from deepprobe.seeding import preserved_random_states
+from deepprobe.training.config import TrainConfig
+from deepprobe.training.interruption import interruptible
+from deepprobe.training.loop import Loop
+from deepprobe.training.provenance import describe_data, describe_network, provenance
+from deepprobe.training.random_state import seed_everything
+from deepprobe.training.stream import LoaderStream, TensorStream, first_samples, is_pair, pair_of, split_off
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from torch import nn
+
+    from deepprobe.runs import Run
+    from deepprobe.training.context import Callback
+    from deepprobe.training.stream import Data, Stream
+
+N_PROBE_SAMPLES = 512
+
+
+def train(
+    model: nn.Module,
+    train_set: Data,
+    *,
+    validation_set: Data | None = None,
+    test_set: Data | None = None,
+    config: TrainConfig | None = None,
+    callbacks: Sequence[Callback] = (),
+    out: Path | str | None = None,
+    name: str | None = None,
+    about: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train a classifier and measure it; a run that was stopped goes on where its last checkpoint is.
+
+    After every epoch the run holds loss, accuracy, n_predicted_classes and majority_share of training (running, as
+    augmented), validation and test set; learning_rate, seconds and samples_per_second of training. Nothing is
+    selected, so the test set selects nothing.
+
+    The same seed, data, initial weights, machine and thread count give the same bits, resumed or not.
+
+    Args:
+        model: Maps inputs to logits of shape (n, classes). Trained in place, and left on the device.
+        train_set: Two tensors (inputs, integer labels), which are kept on the device; or a DataLoader or list of such
+            batches.
+        validation_set: The same; where it is missing and train_set is two tensors, ``config.validation_share`` of
+            these are held out.
+        test_set: The same; measured after every epoch and used for nothing.
+        config: Settings; TrainConfig() by default.
+        callbacks: Functions of one Context, called after every epoch or as scheduled with ``every`` and ``at``.
+        out: Folder of the run; by default it is kept in memory.
+        name: Name of the run; ``out`` is then the folder in which it is made.
+        about: Plain values to keep with the run and to tell it from others, such as ``{"data": "digits"}``.
+        quiet: Show no progress.
+
+    Returns:
+        The run, its status ``complete``, or ``diverged`` where the loss or a weight became NaN or infinite.
+
+    Raises:
+        ConfigError: If the device is not there, or data and settings do not fit.
+        ShapeError: If inputs, labels and logits do not fit.
+        RunError: If the folder holds something else, is damaged or cannot be written.
+        CheckpointError: If the checkpoint to resume from is damaged or of another model.
+        NonFiniteError: If the loss became NaN or infinite and ``config.on_nonfinite`` is "raise".
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, when a checkpoint has been written.
+    """
+    config = TrainConfig() if config is None else config
+    device = _device(config.device)
+    identity = {"model": describe_network(model), "data": describe_data(train_set), "training": config.identity()}
+    if is_pair(train_set):
+        train_set = pair_of(train_set, device=device)
+        if validation_set is None and config.validation_share:
+            train_set, validation_set = split_off(train_set, share=config.validation_share, seed=config.seed)
+    stream = _stream(train_set, config, device)
+    run = _run(
+        out, name, config={"model": identity["model"], "training": config.as_dict(), **(about or {})},
+        identity=identity | {"about": dict(about or {})}, provenance=provenance(model, config, device=device),
+    )  # fmt: skip
+    model.to(device)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    held_out = {k: v for k, v in (("validation", validation_set), ("test", test_set)) if v is not None}
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
+    )
+    with preserved_random_states(), flags, interruptible() as interruption:
+        seed_everything(config.seed)
+        source = next((s for s in (validation_set, test_set) if s is not None), train_set)
+        probe = first_samples(source, device=device, n_samples=N_PROBE_SAMPLES, batch_size=config.batch_size)
+        loop = Loop(
+            model=model, stream=stream, held_out=held_out, config=config, callbacks=callbacks, run=run, device=device,
+            probe_batches=tuple(probe), about=dict(about or {}), interruption=interruption,
+        )  # fmt: skip
+        loop.resume()
+        if run.status not in {"complete", "diverged"}:
+            loop.run_to_the_end(quiet=quiet)
+    if run.status == "diverged" and config.on_nonfinite == "raise":
+        raise NonFiniteError(run.message)
+    return run
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name; ConfigError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device={name!r}: torch sees {torch.cuda.device_count()} GPUs here; use 'auto' or 'cpu'")
+    return device
+
+
+def _stream(data: Data, config: TrainConfig, device: torch.device) -> Stream:
+    """Training batches; ConfigError if there are none, or the settings do not fit the kind of data."""
+    stream: Stream
+    if is_pair(data):
+        pair = pair_of(data, device=device)
+        stream = TensorStream(pair, batch_size=config.batch_size, seed=config.seed, augmentation=config.augmentation)
+    else:
+        if config.augmentation != "none":
+            raise ConfigError(
+                f"augmentation={config.augmentation!r} needs two tensors as training data; let the loader augment, "
+                "with augmentation='none'"
+            )
+        stream = LoaderStream(data, device=device)
+    if stream.n_batches < 1:
+        raise ConfigError("the training data is empty")
+    return stream
+
+
+def _run(
+    out: Path | str | None,
+    name: str | None,
+    *,
+    config: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> Run:
+    """The run to write to: ``out/name``, or ``out`` where there is no name, or memory."""
+    if out is None:
+        default = f"{config['model']['name']}-seed{config['training']['seed']}"
+        return MemoryRun(name or default, config=config, provenance=provenance)
+    path = Path(out).resolve() if name is None else Path(out) / name
+    return create_run(
+        path.parent, name=path.name if name is None else name, config=config, identity=identity, provenance=provenance
+    )

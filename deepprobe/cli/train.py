@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 from tyro.conf import Positional
 
 from deepprobe.cli.options import STRICT, parse, read_toml
+from deepprobe.cli.subject import build, check_model, load, model_options
 from deepprobe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from deepprobe.cli.subject import Data
+    from deepprobe.runs import Run
+    from deepprobe.training.context import Callback
 
 View = Literal["samples", "channels", "pooled", "hosvd1", "hosvd2", "hosvd3", "tokens"]
 Tap = Literal["input", "output", "block"]
@@ -125,3 +131,77 @@ def options_from(words: Sequence[str]) -> TrainOptions:
     if not options.models:
         raise ConfigError("no model was named; write deepprobe train MODEL …, and see deepprobe models")
     return options
+
+
+def run(words: Sequence[str]) -> None:
+    """Train every model with every seed; complete runs are skipped."""
+    options = options_from(words)
+    models, seeds = dict.fromkeys(options.models), dict.fromkeys(options.seeds)
+    plan = [(model, seed) for seed in seeds for model in models]
+    data = load(options)
+    for model in models:  # a wrong name or option is told before the first hour, not after it
+        check_model(model, data.train, options=model_options(options.model_options))
+    started = time.monotonic()
+    for position, (model, seed) in enumerate(plan, start=1):
+        outcome = _train_one(model, seed, options, data)
+        if not options.quiet:
+            share = position / len(plan)
+            left = (time.monotonic() - started) * (1 - share) / share
+            print(f"{outcome}  ({position} of {len(plan)}{f', about {left / 60:.0f} min left' if left > 60 else ''})")
+
+
+def _train_one(model: str, seed: int, options: TrainOptions, data: Data) -> str:
+    """One run, or the one that is there already; what came of it in one line."""
+    name = f"{model}-seed{seed}"
+    was_there = (options.out / name).is_dir()
+    from deepprobe.training import TrainConfig, train
+
+    given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if hasattr(options, f.name)}
+    done = train(
+        build(model, data.train, seed=seed, options=model_options(options.model_options)),
+        data.train.tensors(),
+        test_set=data.test.tensors(),
+        config=TrainConfig(**given, seed=seed),
+        callbacks=_probes(seed, options, data),
+        out=options.out,
+        name=name,
+        about={"data": data.train.source, "probe": _probe_settings(options)},
+        quiet=options.quiet,
+    )
+    return f"{name}: {done.status}{_accuracy(done)}{', was there already' if was_there else ''}"
+
+
+def _accuracy(run: Run) -> str:
+    """Last test accuracy of a run in words, and why it stopped early if it did."""
+    metrics = run.metrics()
+    found = metrics[(metrics["split"] == "test") & (metrics["measure"] == "accuracy")]["value"]
+    accuracy = f", test accuracy {found.iloc[-1]:.1%}" if len(found) else ""
+    return f"{accuracy}{f' ({run.message})' if run.message else ''}"
+
+
+def _probes(seed: int, options: TrainOptions, data: Data) -> list[Callback]:
+    """The probes of one run, none where none were asked for."""
+    if options.probe_every is None or seed not in (options.probe_seeds or options.seeds):
+        return []
+    from deepprobe.integrations import ProbeCallback
+
+    images, labels = data.test.take(options.probe_samples).tensors()
+    return [
+        ProbeCallback(
+            every=options.probe_every,
+            batches=[(images, labels)],
+            layers=options.layers or None,
+            tap=options.tap,
+            view=options.view,
+            rows=options.rows,
+        )
+    ]
+
+
+def _probe_settings(options: TrainOptions) -> dict[str, Any]:
+    """What is probed, as plain values: part of what a run is."""
+    if options.probe_every is None:
+        return {}
+    names = ("probe_every", "probe_samples", "probe_seeds", "layers", "tap", "view", "rows")
+    values = {name.removeprefix("probe_"): getattr(options, name) for name in names}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -167,7 +167,7 @@ def test_model_options() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("word", ["shortcut", "=B", "a b=3", "a.b=3"])
+@pytest.mark.parametrize("word", ["shortcut", "=B", "a b=3", "a.b=3", "seed=1"])
 def test_malformed_model_option(word: str) -> None:
     with pytest.raises(ConfigError) as error:
         model_options((word,))

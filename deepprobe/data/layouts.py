@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "test"]
 
+_SMALL_MEMBERS = 2**20
+"""Bytes that an archive may hold beside the images: class names, a readme, headers."""
+
 
 class Reader(Protocol):
     """Images and labels of one split from its files, in the order of Layout.files; at least ``limit``, if given."""
@@ -153,8 +156,9 @@ def _read_cifar_archive(
     """CIFAR from the archive as it was downloaded."""
     names = members[split]
     n = facts.n(split) // len(names)
-    largest = max(facts.n(other) // len(members[other]) for other in members)
-    contents = read_members(paths[0], names, limit=binary_limit(largest) if binary else python_limit(largest))
+    size = binary_limit if binary else python_limit
+    total = sum(size(facts.n(other) // len(files)) * len(files) for other, files in members.items()) + _SMALL_MEMBERS
+    contents = read_members(paths[0], names, limit=size(n), total=total)
     return _joined([_decode(contents.pop(m), f"{paths[0]}:{m}", facts, n, binary=binary) for m in names])
 
 

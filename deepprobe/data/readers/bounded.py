@@ -89,14 +89,14 @@ def read_bounded(path: Path, *, limit: int) -> bytes:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def read_members(path: Path, names: Collection[str], *, limit: int) -> dict[str, bytes]:
+def read_members(path: Path, names: Collection[str], *, limit: int, total: int) -> dict[str, bytes]:
     """Content of some regular files of a tar archive, by exact name; nothing is extracted.
 
     Args:
         path: A tar archive, plain or gzip-compressed.
         names: Full names of the wanted members; links, folders and all others are passed over.
-        limit: Largest length of one member in bytes; the whole archive may inflate to one and a half times
-            ``limit`` a wanted member.
+        limit: Largest length of a wanted member in bytes.
+        total: Largest length of the whole archive in bytes, inflated.
 
     Returns:
         Content by name, in the order of ``names``.
@@ -107,7 +107,7 @@ def read_members(path: Path, names: Collection[str], *, limit: int) -> dict[str,
     found: dict[str, bytes] = {}
     try:
         with path.open("rb") as file:
-            stream = Inflating(file, str(path), limit=max(2, len(names)) * limit * 3 // 2)
+            stream = Inflating(file, str(path), limit=total)
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 _collect(archive, names, found, origin=str(path), limit=limit)
     except DataError:

@@ -94,6 +94,7 @@ class Spectrum:
             (``samples``, ``hosvd``): kappa is then over the min(n, d) values.
         sketched: True where the values come from a sketch and hold only within ``sketch_distortion``.
         sketch_distortion: Largest relative error of any singular value that the sketch allows, else 0.
+        resolution: Backward error of the accumulation, as a share of ‖H‖_F; 4e-8 for a Gram matrix.
         floor: Measured ‖H_32 - H_64‖_2 of a float64 replay, or NaN.
         condition_number_live: Over live units: dead and duplicate ones (centred: constant ones too) taken out.
         condition_number_scaled: Live columns scaled to unit norm; within √d of the best scaling (van der Sluis 1969).
@@ -122,6 +123,7 @@ class Spectrum:
     over_values: bool = False
     sketched: bool = False
     sketch_distortion: float = 0.0
+    resolution: float = ARITHMETIC_ROUNDOFF
     floor: float = float("nan")
     condition_number_live: float = float("nan")
     condition_number_scaled: float = float("nan")
@@ -146,8 +148,8 @@ class Spectrum:
 
     @property
     def delta(self) -> float:
-        """Radius within which rounding lets any singular value lie, ``(u + 8 u_64) ‖H‖_F``."""
-        return (UNIT_ROUNDOFF[self.dtype] + ARITHMETIC_ROUNDOFF) * self.frobenius
+        """Radius within which rounding lets any singular value lie, ``(u + resolution) ‖H‖_F``."""
+        return (UNIT_ROUNDOFF[self.dtype] + self.resolution) * self.frobenius
 
     @property
     def uncertainty(self) -> float:

@@ -1,0 +1,126 @@
+"""A probe's own forward pass: evaluation mode, full precision, no gradient, and everything as it was afterwards."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepprobe.errors import ShapeError
+from deepprobe.hooks.select import unwrapped
+from deepprobe.seeding import preserved_random_states
+
+
+@contextmanager
+def evaluating(model: nn.Module, *, device: torch.device | str | None = None) -> Iterator[nn.Module]:
+    """The plain eager model in ``eval()``, without gradients, autocast or TF32; all restored on the way out.
+
+    Args:
+        model: Any module; wrappers are looked through.
+        device: Where to run; by default where the model's parameters are.
+
+    Yields:
+        The unwrapped model.
+    """
+    model = unwrapped(model)
+    modes = {module: module.training for module in model.modules()}
+    home = device_of(model)
+    target = home if device is None else torch.device(device)
+    try:
+        model.eval()
+        if target != home:
+            model.to(target)
+        with preserved_random_states(), full_precision(target), torch.no_grad():
+            yield model
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        if target != home:
+            model.to(home)
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """No autocast and no TF32: reduced products would set the condition number in place of the network."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+        torch.backends.cudnn.allow_tf32 = cudnn
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Device of the first parameter or buffer, or the CPU."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def as_batches(batches: object) -> Iterable[Any]:
+    """What a person passes as batches, as an iterable: one tensor, one pair or one dict batch becomes a list of one.
+
+    Raises:
+        ShapeError: If it cannot be iterated over.
+    """
+    if isinstance(batches, (Tensor, Mapping)):
+        return [batches]
+    if isinstance(batches, tuple) and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches):
+        inputs, targets = batches
+        if targets.ndim <= 1 and len(inputs) == targets.numel() and not torch.is_floating_point(targets):
+            return [batches]
+    if not isinstance(batches, Iterable):
+        raise ShapeError(f"batches is {type(batches).__name__}, not an iterable of tensors, pairs or dicts")
+    return batches
+
+
+def n_samples(batch: object) -> int:
+    """Length of the first tensor of a batch.
+
+    Raises:
+        ShapeError: If there is no tensor in it.
+    """
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.ndim else 1
+    parts = batch.values() if isinstance(batch, Mapping) else batch
+    if isinstance(parts, Iterable) and not isinstance(batch, str):
+        for part in parts:
+            if isinstance(part, (Tensor, Mapping, tuple, list)):
+                return n_samples(part)
+    raise ShapeError(f"a batch of type {type(batch).__name__} holds no tensor")
+
+
+def moved(batch: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
+    """The batch with its tensors on a device, floating-point ones in a dtype if one is given; containers kept."""
+    if isinstance(batch, Tensor):
+        cast = dtype if dtype is not None and torch.is_floating_point(batch) else None
+        return batch.to(device=device, dtype=cast, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: moved(value, device, dtype) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return tuple(moved(value, device, dtype) for value in batch)
+    return batch
+
+
+def run(model: nn.Module, batch: Any) -> Any:
+    """Forward pass of one batch: a tensor, a pair of which the first is the input, or a dict.
+
+    A dict becomes keyword arguments if the forward has parameters of those names (labels and the like that it does not
+    have are left out), else it is passed whole.
+    """
+    if isinstance(batch, (tuple, list)):
+        return run(model, batch[0])
+    if not isinstance(batch, Mapping):
+        return model(batch)
+    parameters = inspect.signature(model.forward).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return model(**batch)
+    known = {key: value for key, value in batch.items() if key in parameters}
+    return model(**known) if known else model(batch)

@@ -1,0 +1,151 @@
+"""The two calls that most people need: a table, or the spectra behind it, of a model over batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from deepprobe.errors import ShapeError
+from deepprobe.hooks.passes import as_batches, device_of, evaluating, moved, n_samples, run
+from deepprobe.probes.probe import Probe
+from deepprobe.probes.replay import measured_floors
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from deepprobe.hooks.select import LayerSelection
+    from deepprobe.records.spectrum import Spectrum
+
+
+class _Options(TypedDict, total=False):
+    """Options that both calls share; see ``spectra``."""
+
+    layers: LayerSelection
+    tap: str
+    view: str
+    rows: int | Literal["all"]
+    device: torch.device | str | None
+    seed: int
+    replay: int
+    certify: bool
+    method: str
+    progress: bool
+
+
+def spectra(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    layers: LayerSelection = None,
+    tap: str = "output",
+    view: str = "channels",
+    rows: int | Literal["all"] = "all",
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    replay: int = 0,
+    certify: bool = False,
+    method: str = "qr",
+    progress: bool = True,
+) -> dict[str, Spectrum]:
+    """Singular spectra of what a model's layers compute on given batches, in one forward pass a batch.
+
+    The model runs eagerly in ``eval()`` without gradients, autocast or TF32; modes, devices and random states are
+    restored, no hook stays, and outputs are bit-equal to those without the probe. Memory does not grow with the number
+    of batches, except that views of more than 1,024 units keep up to 1,024 rows (``docs/definitions.md``).
+
+    Args:
+        model: Any module; DistributedDataParallel and compiled wrappers are looked through.
+        batches: Iterable of tensors, of (input, target) pairs, or of dicts; uneven and empty batches are fine.
+        layers: A glob over dotted names or several, a module class or several, or a predicate
+            ``(name, module) -> bool``; by default every layer with weights, for the tap ``block`` every block.
+        tap: ``input`` (what a layer receives), ``output`` (what it gives) or ``block`` (a block's output).
+        view: How a tensor becomes rows: ``samples``, ``channels``, ``pooled``, ``hosvd1`` … ``hosvd3``, ``tokens``.
+            A 2-D tensor is rows × units in every view.
+        rows: ``"all"``, or how many random positions of each sample to use; units are counted over all in any case.
+        device: Where to run; by default where the model is. A model that had to move is moved back.
+        seed: Of the random positions.
+        replay: Samples to run again in float64, to measure the arithmetic's own floor; 0 for none.
+        certify: Settle layers that come out singular at precision by an exact rank (views of up to 1,024 units).
+        method: ``"qr"``, accurate to κ = 1e14, or ``"gram"``, on the device, blind below 4e-8 of ‖H‖_F.
+        progress: Show a bar once it takes more than two seconds, on a terminal or in a notebook.
+
+    Returns:
+        From layer call (``"conv1"``, ``"relu#2"`` for a second call) to ``Spectrum``, in depth order; ``.row()`` is the
+        row of ``condition_numbers``.
+
+    Raises:
+        ConfigError: If ``tap``, ``view``, ``rows`` or ``method`` is not one there is.
+        UnknownNameError: If ``layers`` matches nothing.
+        ShapeError: If there is no batch, or a tensor does not fit the view.
+        SpectrumError: If the replay is asked of a model that cannot be copied or run in float64.
+
+    Example:
+        >>> import torch
+        >>> found = spectra(torch.nn.Linear(3, 3, bias=False), [torch.eye(3)], tap="input")
+        >>> found[""].condition_number
+        1.0
+    """
+    probe = Probe(model, layers=layers, tap=tap, view=view, rows=rows, seed=seed, certify=certify, method=method)
+    floors: dict[str, float] = {}
+    with evaluating(model, device=device) as network, probe:
+        target = device_of(network)
+        taken = 0
+        for batch, last in _with_last(_nonempty(as_batches(batches)), progress=progress):
+            taken += n_samples(batch)
+            batch = moved(batch, target)
+            with probe.recording(last=last):
+                run(network, batch)
+            if replay and not floors:
+                floors = measured_floors(network, batch, probe.layers, tap=tap, view=view, samples=replay)
+        if not taken:
+            raise ShapeError("batches holds no samples: every batch was empty, or there was none")
+    return probe.spectra(floors=floors)
+
+
+def condition_numbers(model: nn.Module, batches: Iterable[Any], **options: Unpack[_Options]) -> pd.DataFrame:
+    """Per-layer condition numbers of what a model computes on given batches: one row a layer call, in depth order.
+
+    Args:
+        model: Any module.
+        batches: Iterable of tensors, of (input, target) pairs, or of dicts.
+        **options: ``layers``, ``tap``, ``view``, ``rows``, ``device`` and the rest, as in ``spectra``.
+
+    Returns:
+        DataFrame with ``depth layer call type tap view n_rows n_features dtype status condition_number
+        condition_number_low condition_number_high …``; every measure of the centred matrix again as ``centred_…``.
+        ``condition_number`` is inf where ``status`` says singular; ``docs/definitions.md`` defines each column.
+
+    Raises:
+        ConfigError: If ``tap``, ``view``, ``rows`` or ``method`` is not one there is.
+        UnknownNameError: If ``layers`` matches nothing.
+        ShapeError: If there is no batch, or a tensor does not fit the view.
+        SpectrumError: If the replay is asked of a model that cannot be copied or run in float64.
+
+    Example:
+        >>> import torch
+        >>> table = condition_numbers(torch.nn.Linear(3, 2), [torch.randn(64, 3)], tap="input")
+        >>> table[["depth", "layer", "n_rows", "n_features", "status"]].values.tolist()
+        [[1, '', 64, 3, 'finite']]
+    """
+    return pd.DataFrame([spectrum.row() for spectrum in spectra(model, batches, **options).values()])
+
+
+def _nonempty(batches: Iterable[Any]) -> Iterator[Any]:
+    """Batches that hold samples."""
+    return (batch for batch in batches if n_samples(batch))
+
+
+def _with_last(batches: Iterator[Any], *, progress: bool) -> Iterator[tuple[Any, bool]]:
+    """Each batch with whether it is the last, one read ahead."""
+    bar = tqdm(desc="probing", unit="batch", delay=2, leave=False, disable=None if progress else True)
+    with bar:
+        held = next(batches, None)
+        while held is not None:
+            following = next(batches, None)
+            yield held, following is None
+            bar.update()
+            held = following

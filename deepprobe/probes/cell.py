@@ -1,0 +1,212 @@
+"""What one layer call gathers: an accumulator, counts of its units, and the way to its spectrum."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from deepprobe.linalg.certificate import ExactSketch
+from deepprobe.linalg.factor import Factor
+from deepprobe.linalg.gram import GramAccumulator
+from deepprobe.linalg.matricize import blocks, random_positions, unfoldings
+from deepprobe.linalg.rows import Rows
+from deepprobe.measures.conditioning import Subject, counted, spectrum
+from deepprobe.measures.units import UnitCounter
+from deepprobe.records.spectrum import ARITHMETIC_ROUNDOFF, UNIT_ROUNDOFF, Spectrum, Units
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from deepprobe.records.layer import LayerCall
+
+MOST_UNFOLDED = 128
+"""Samples whose unfoldings the ``hosvd`` views decompose; the median over them hardly moves beyond."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How layers are read.
+
+    Attributes:
+        view: How a tensor becomes rows.
+        positions: Random positions a sample, or None for all.
+        method: ``qr`` (float64, accurate to κ = 1e14) or ``gram`` (float64, on the model's device, blind below 4e-8).
+        count_units: Whether dead, constant and rare units are counted over all rows.
+        certify: Whether exact ranks are gathered for layers that come out singular at precision.
+    """
+
+    view: str = "channels"
+    positions: int | None = None
+    method: str = "qr"
+    count_units: bool = True
+    certify: bool = False
+
+
+class Cell(Protocol):
+    """Gathers the tensors of one layer call over batches."""
+
+    def update(self, tensor: Tensor, *, last: bool) -> None:
+        """Take one batch's tensor; ``last`` if no more will come."""
+
+    def spectrum(self, *, floor_a_row: float) -> Spectrum:
+        """Spectrum of all rows so far; the floor of n rows is √n times that of one."""
+
+
+def cell_for(call: LayerCall, tensor: Tensor, *, reading: Reading, limit: tuple[int | None, bool], seed: int) -> Cell:
+    """The kind of cell that a view and the tensor's shape ask for."""
+    if reading.view.startswith("hosvd") and tensor.ndim != 2:
+        return UnfoldingCell(call, reading)
+    return RowsCell(call, reading, limit=limit, seed=seed)
+
+
+class RowsCell:
+    """Rows of one matrix, streamed."""
+
+    def __init__(self, call: LayerCall, reading: Reading, *, limit: tuple[int | None, bool], seed: int) -> None:
+        self._call, self._reading, self._limit = call, reading, limit
+        self._generator = torch.Generator().manual_seed(seed)
+        self._rows: Rows | GramAccumulator | None = None
+        self._counter: UnitCounter | None = None
+        self._exact: ExactSketch | None = None
+        self._dtype = ""
+        self._n_features = 0
+
+    def update(self, tensor: Tensor, *, last: bool = False) -> None:
+        """Take one batch's tensor: reduced at once, nothing of it kept."""
+        self._dtype = coarser(self._dtype, tensor.dtype)
+        rows = blocks(tensor.detach(), self._reading.view)
+        self._n_features = rows.shape[1]
+        if not self._finite(rows) or rows.numel() == 0:
+            return
+        if self._reading.positions is not None:
+            rows = random_positions(rows, self._reading.positions, self._generator)
+        if self._reading.method == "gram":
+            if not isinstance(self._rows, GramAccumulator):
+                self._rows = GramAccumulator(self._n_features)
+            self._rows.update(rows)
+            return
+        if not isinstance(self._rows, Rows):
+            self._rows = Rows(self._n_features)
+        array = as_array(rows)
+        if self._reading.certify and self._n_features <= 1024:
+            self._exact = self._exact or ExactSketch(self._n_features)
+            self._exact.update(array.transpose(0, 2, 1).reshape(-1, self._n_features))
+        self._rows.update(array, last=last)
+
+    def spectrum(self, *, floor_a_row: float = float("nan")) -> Spectrum:
+        """Spectrum of all rows so far."""
+        factor = no_rows(self._n_features) if self._rows is None else self._rows.result()
+        units = counted(factor)
+        if self._counter is not None and self._reading.count_units:
+            units = self._counter.result(n_duplicate=units.n_duplicate)
+        elif self._counter is not None:
+            bad, first = self._counter.n_nonfinite, self._counter.first_nonfinite
+            units = replace(units, n_nonfinite=bad, first_nonfinite=first)
+        subject = Subject(
+            dtype=self._dtype,
+            view=self._reading.view,
+            call=self._call,
+            rank_limit=self._limit[0],
+            offset=self._limit[1],
+            units=units,
+            floor=floor_a_row * float(np.sqrt(factor.n_rows)),
+        )
+        found = spectrum(factor, subject)
+        doubtful = {found.status, found.centred.status if found.centred else ""}
+        if self._exact is not None and "singular-at-precision" in doubtful:
+            ranks = (self._exact.rank(), self._exact.rank(centred=True))
+            found = spectrum(factor, replace(subject, exact_ranks=ranks))
+        return found
+
+    def _finite(self, rows: Tensor) -> bool:
+        """Whether all values are finite; counts the units on the way if asked."""
+        if self._counter is None:
+            self._counter = UnitCounter(rows.shape[1], firings=self._reading.count_units)
+        return self._counter.update(rows)
+
+
+class UnfoldingCell:
+    """Mode-k unfoldings of single samples; the layer's spectrum is that of the sample of median κ."""
+
+    def __init__(self, call: LayerCall, reading: Reading) -> None:
+        self._call, self._reading = call, reading
+        self._found: list[Spectrum] = []
+        self._n_nonfinite = 0
+        self._dtype = ""
+
+    def update(self, tensor: Tensor, *, last: bool = False) -> None:
+        """Decompose each sample, up to 128 in all."""
+        self._dtype = coarser(self._dtype, tensor.dtype)
+        room = MOST_UNFOLDED - len(self._found)
+        samples = as_array(unfoldings(tensor.detach()[: max(room, 0)], self._reading.view))
+        if room < len(tensor):
+            warnings.warn(f"view={self._reading.view!r} decomposes the first {MOST_UNFOLDED} samples", stacklevel=2)
+        for sample in samples:
+            bad = int(np.count_nonzero(~np.isfinite(sample)))
+            self._n_nonfinite += bad
+            if not bad:
+                subject = Subject(dtype=self._dtype, view=self._reading.view, call=self._call)
+                self._found.append(spectrum(whole(sample), subject))
+
+    def spectrum(self, *, floor_a_row: float = float("nan")) -> Spectrum:
+        """The median sample's spectrum, ``condition_number_max`` over all; the centred one likewise."""
+        if not self._found:
+            empty = spectrum(
+                no_rows(0), Subject(dtype=self._dtype or "float32", view=self._reading.view, call=self._call)
+            )
+            return replace(empty, units=Units(n_nonfinite=self._n_nonfinite))
+        units = replace(self._found[0].units, n_nonfinite=self._n_nonfinite)
+        centred = _median([s.centred for s in self._found if s.centred is not None])
+        median = _median(self._found)
+        floor = floor_a_row * float(np.sqrt(median.n_rows))
+        return replace(median, centred=replace(centred, units=units, floor=floor), units=units, floor=floor)
+
+
+def _median(found: list[Spectrum]) -> Spectrum:
+    """The spectrum of (lower) median κ, infinite ones last, carrying the largest κ."""
+    order = sorted(found, key=lambda s: (np.isnan(s.condition_number), s.condition_number))
+    return replace(order[(len(order) - 1) // 2], condition_number_max=order[-1].condition_number)
+
+
+def whole(matrix: NDArray[np.floating]) -> Factor:
+    """The factor of a small matrix that is there as a whole: itself."""
+    rows = matrix.astype(np.float64)
+    _, first = np.unique(rows + 0.0, axis=1, return_index=True)
+    later = np.ones(rows.shape[1], dtype=bool)
+    later[first] = False
+    dead = np.logical_not(rows.any(axis=0))
+    return Factor(
+        raw=rows,
+        centred=rows - rows.mean(axis=0),
+        n_rows=len(rows),
+        n_features=rows.shape[1],
+        dead=dead,
+        constant=(rows == rows[:1]).all(axis=0),
+        duplicate=later & ~dead,
+        resolution=ARITHMETIC_ROUNDOFF,
+    )
+
+
+def no_rows(n_features: int) -> Factor:
+    """The factor of nothing."""
+    nothing, none = np.zeros((0, n_features)), np.zeros(n_features, dtype=bool)
+    return Factor(nothing, nothing, 0, n_features, none, none, none, ARITHMETIC_ROUNDOFF)
+
+
+def as_array(tensor: Tensor) -> NDArray[np.floating]:
+    """The tensor as an array, without a copy for float32 and float64 on the CPU; halves widen to float32, exactly."""
+    if tensor.dtype not in {torch.float32, torch.float64}:
+        tensor = tensor.float()
+    array: NDArray[np.floating] = tensor.detach().cpu().numpy()
+    return array
+
+
+def coarser(name: str, dtype: torch.dtype) -> str:
+    """Name of the coarser of two dtypes: the one that sets what can be known."""
+    new = str(dtype).removeprefix("torch.")
+    return new if not name or UNIT_ROUNDOFF[new] > UNIT_ROUNDOFF[name] else name

@@ -1,0 +1,168 @@
+"""The probe: attached to a model, it turns what passes through chosen layers into spectra, and keeps no activation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+from threadpoolctl import ThreadpoolController
+
+from deepprobe.errors import ConfigError
+from deepprobe.hooks.attach import ForwardState, attached
+from deepprobe.hooks.select import LayerSelection, rank_limit, select_layers
+from deepprobe.linalg.matricize import check_view
+from deepprobe.probes.cell import Cell, Reading, cell_for
+from deepprobe.seeding import derive_seed
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from torch import Tensor, nn
+
+    from deepprobe.records.layer import LayerCall
+    from deepprobe.records.spectrum import Spectrum
+
+METHODS = ("qr", "gram")
+
+
+class Probe:
+    """Watches the chosen layers of a model while people run their own loop.
+
+    Hooks are set on entering the context (before ``torch.compile``, if the compiled model is to be watched) and removed
+    on leaving it, whatever happens. Outside ``recording()`` each costs one test. Rows of different training steps
+    belong to different networks: call ``reset()`` between them.
+
+    Args:
+        model: Any module; DistributedDataParallel and compiled wrappers are looked through.
+        layers: Glob, class, predicate, or several; by default every layer with weights, or for ``block`` every block.
+        tap: ``input``, ``output`` or ``block``.
+        view: ``samples``, ``channels``, ``pooled``, ``hosvd1`` … ``hosvd3`` or ``tokens``.
+        rows: ``"all"``, or how many random positions a sample to use in the ``channels`` and ``tokens`` views.
+        seed: Of the random positions.
+        count_units: Count dead, constant and rare units over all rows; False leaves that to the rows used.
+        certify: Settle layers that come out singular at precision by exact ranks.
+        method: ``"qr"`` or ``"gram"``.
+
+    Raises:
+        ConfigError: If an argument has an impossible value.
+        UnknownNameError: If ``layers`` matches nothing.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+        >>> with Probe(model, tap="input") as probe:
+        ...     for step in range(3):
+        ...         with probe.recording():
+        ...             _ = model(torch.randn(32, 8))
+        >>> probe.table()[["layer", "n_rows"]].values.tolist()
+        [['0', 96], ['2', 96]]
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        layers: LayerSelection = None,
+        tap: str = "output",
+        view: str = "channels",
+        rows: int | Literal["all"] = "all",
+        seed: int = 0,
+        count_units: bool = True,
+        certify: bool = False,
+        method: str = "qr",
+    ) -> None:
+        if not (rows == "all" or (isinstance(rows, int) and not isinstance(rows, bool) and rows > 0)):
+            raise ConfigError(f"rows={rows!r} is neither 'all' nor a number of positions, at least 1")
+        if method not in METHODS:
+            raise ConfigError(f"method={method!r} is not one of {', '.join(METHODS)}")
+        self._model, self._tap, self._seed = model, tap, seed
+        self.layers = select_layers(model, layers, tap=tap)
+        self._reading = Reading(check_view(view), None if rows == "all" else rows, method, count_units, certify)
+        self._cells: dict[str, tuple[LayerCall, Cell]] = {}
+        self._stack = ExitStack()
+        self._state: ForwardState | None = None
+        self._last = False
+
+    def __enter__(self) -> Probe:
+        """Set the hooks; nothing is recorded yet."""
+        attachment = attached(self._model, self.layers, tap=self._tap, on_tensor=self._take)
+        self._state = self._stack.enter_context(attachment)
+        self._state.active = False
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove every hook."""
+        self._stack.close()
+        self._state = None
+
+    @contextmanager
+    def recording(self, *, last: bool = False) -> Iterator[None]:
+        """Record the forward passes inside.
+
+        Args:
+            last: No more rows will come after these: wide layers are reduced at once instead of kept.
+
+        Raises:
+            ConfigError: If the probe is not attached.
+        """
+        if self._state is None:
+            raise ConfigError("the probe is not attached: use it as a context manager, `with Probe(model) as probe:`")
+        self._state.active, self._last = True, last
+        try:
+            with one_blas_thread():
+                yield
+        finally:
+            if self._state is not None:
+                self._state.active = False
+
+    def reset(self) -> None:
+        """Forget all rows: what follows belongs to another network."""
+        self._cells.clear()
+
+    def spectra(self, *, floors: dict[str, float] | None = None) -> dict[str, Spectrum]:
+        """Spectrum of each layer call, in depth order.
+
+        Args:
+            floors: Measured floors a row by layer call, from ``replay.measured_floors``.
+
+        Returns:
+            From layer call (``"conv1"``, ``"relu#2"``) to its spectrum.
+        """
+        floors = floors or {}
+        cells = dict(sorted(self._cells.items(), key=lambda item: (item[1][0].depth, item[1][0].order)))
+        with one_blas_thread(), ThreadPoolExecutor() as pool:  # LAPACK runs outside the interpreter lock
+            found = pool.map(lambda key: cells[key][1].spectrum(floor_a_row=floors.get(key, float("nan"))), cells)
+            return dict(zip(cells, found, strict=True))
+
+    def table(self) -> pd.DataFrame:
+        """One row a layer call, in depth order; the columns of ``condition_numbers``."""
+        return pd.DataFrame([spectrum.row() for spectrum in self.spectra().values()])
+
+    def _take(self, call: LayerCall, tensor: Tensor) -> None:
+        """Take what one hook saw."""
+        known = self._cells.get(call.key)
+        if known is None:
+            module = self.layers.get(call.layer)
+            limit = (None, False) if module is None else rank_limit(module, self._tap, self._reading.view)
+            cell = cell_for(call, tensor, reading=self._reading, limit=limit, seed=derive_seed(self._seed, call.key))
+            known = self._cells[call.key] = (call, cell)
+        known[1].update(tensor, last=self._last)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """SciPy's and NumPy's BLAS on one thread each: beside torch's own threads they took 17.7 s for 1.0 s of work."""
+    with _controller().select(internal_api="openblas").limit(limits=1):
+        yield
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """The libraries loaded by now; looked up once, for the search takes milliseconds."""
+    return ThreadpoolController()

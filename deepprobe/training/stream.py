@@ -82,7 +82,7 @@ class LoaderStream:
     seekable = False
 
     def __init__(self, loader: Iterable[Any], *, device: torch.device) -> None:
-        if not isinstance(loader, Sized) or isinstance(loader, Iterator):
+        if not isinstance(loader, Sized):
             raise ConfigError(
                 f"the training data is a {type(loader).__name__}, which can be read once only or has no length; "
                 "give a pair of tensors, a DataLoader, or a list of batches"

@@ -1,0 +1,342 @@
+"""What stands on the page of a report: its figures with captions and alt texts, its tables, its definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from deepprobe.reports import figures
+from deepprobe.reports.facts import LEARNS_MARGIN
+from deepprobe.reports.findings import brief
+from deepprobe.reports.source import Network, facet, facets, last_step
+from deepprobe.reports.svg import inline_svg
+from deepprobe.reports.tables import Cell, Stage, stages, summary_of
+from deepprobe.reports.words import VIEWS, clean, number, percent, place, plural
+
+SMALL = (5.8, 3.2)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure with its caption."""
+
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Figures that belong together; ``more`` is folded away."""
+
+    slug: str
+    title: str
+    words: str
+    panels: tuple[Panel, ...]
+    more: tuple[Panel, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A foldable part of the page with rows or stages."""
+
+    title: str
+    rows: tuple[tuple[str, str], ...] = ()
+    stages: tuple[Stage, ...] = ()
+
+
+def sections(group: Sequence[Network]) -> tuple[Section, ...]:
+    """All sections with figures, in the order of the page; one without a figure to show is left out.
+
+    Args:
+        group: Networks of the report.
+
+    Returns:
+        Sections on κ, rank, spectra, training of κ, accuracy and units.
+    """
+    parts = (_kappa(group), _ranks(group), _spectra(group), _heatmaps(group), _training(group), _units(group))
+    return tuple(s for s in parts if s.panels)
+
+
+def _panel(slug: str, draw: Callable[[Axes], object], *, caption: str, alt: str, size: tuple[float, float]) -> Panel:
+    """A figure as markup."""
+    return Panel(Markup(inline_svg(draw, name=slug, alt=alt, size=size)), caption)
+
+
+def _together(group: Sequence[Network]) -> pd.DataFrame:
+    """Layers of all networks at their last step."""
+    tables = [last_step(n.layers) for n in group if len(n.layers)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["tap", "view"])
+
+
+def _each(group: Sequence[Network], tap: str, view: str) -> str:
+    """Every network's state in words, for an alt text."""
+    having = [n for n in group if (tap, view) in facets(n.layers)]
+    return "; ".join(f"{n.name}: {brief(n, tap, view)}" for n in having) + " (over live units)."
+
+
+def _kappa(group: Sequence[Network]) -> Section:
+    """κ by depth, a panel a tap and view, all networks in it; over live units beside it."""
+    table = _together(group)
+    found = []
+    for i, (tap, view) in enumerate(facets(table)):
+        rows, where = facet(table, tap, view), place(tap, view)
+        for measure, words in (("condition_number", ""), ("condition_number_live", " over live units")):
+            if measure != "condition_number" and rows[measure].isna().all():
+                continue
+            found.append(
+                _panel(
+                    f"kappa{words.replace(' ', '-')}-{i}",
+                    partial(figures.condition_by_depth, rows, measure=measure),
+                    caption=f"Condition number{words} by depth: {where}.",
+                    alt=f"Condition number{words} by depth, logarithmic, {where}. {_each(group, tap, view)}",
+                    size=(5.8, 4.1),
+                )
+            )
+    words = (
+        "κ = σ₁ / σ_min of each layer's representation at the last step. The shaded band is what rounding to the "
+        "activations' precision allows; the thin grey line is a random (Gaussian) matrix of the same shape. Layers "
+        "without a finite value stand on the grey rail at the top, one row a network. Each run is a line."
+    )
+    first = 2 if len(found) > 1 and "live" in found[1].caption else 1
+    return Section("kappa", "Condition number by depth", words, tuple(found[:first]), tuple(found[first:]))
+
+
+def _ranks(group: Sequence[Network]) -> Section:
+    """Effective and numerical rank by depth."""
+    table = _together(group)
+    found = []
+    for i, (tap, view) in enumerate(facets(table)):
+        rows, where = facet(table, tap, view), place(tap, view)
+        for measure in ("effective_rank", "numerical_rank"):
+            name = measure.replace("_", " ")
+            medians = rows.groupby("network", sort=False)[measure].median()
+            each = "; ".join(f"{network}: median {number(value)}" for network, value in medians.items())
+            found.append(
+                _panel(
+                    f"{measure.replace('_', '-')}-{i}",
+                    partial(figures.rank_by_depth, rows, measure=measure),
+                    caption=f"{name.capitalize()} by depth: {where}.",
+                    alt=f"{name.capitalize()} by depth, {where}. {each}.",
+                    size=SMALL,
+                )
+            )
+    words = (
+        "How many directions a layer's representation has: numerical rank counts singular values that rounding cannot "
+        "explain, effective rank (the exponential of the spectrum's entropy) weighs them by size."
+    )
+    return Section("rank", "Rank by depth", words, tuple(found[:2]), tuple(found[2:]))
+
+
+def _spectra(group: Sequence[Network]) -> Section:
+    """Singular spectra by depth, a panel a network, tap and view."""
+    shown: dict[tuple[str, str], list[Panel]] = {}
+    for i, network in enumerate(group):
+        runs = network.spectra[network.spectra["run"] == network.shown.name]
+        for j, (tap, view) in enumerate(facets(runs)):
+            rows, where = facet(runs, tap, view), place(tap, view)
+            ends = rows.loc[rows.groupby("depth")["share"].idxmax(), "value"]
+            panel = _panel(
+                f"spectra-{i}-{j}",
+                partial(figures.spectra_by_depth, rows),
+                caption=f"{network.name}{_first_run(network)}: {where}.",
+                alt=f"Singular values relative to the largest, by depth, of {network.name}, {where}: the smallest is "
+                f"between {number(ends.min())} and {number(ends.max())} of the largest, depending on the layer.",
+                size=SMALL,
+            )
+            shown.setdefault((tap, view), []).append(panel)
+    return _first_and_rest(
+        "spectra", "Singular spectra by depth", shown,
+        "Every column is one layer at the last step, its singular values from the largest (top) to the smallest, as "
+        "log₁₀ of their ratio to the largest. Light down to the bottom: all directions are alive.",
+    )  # fmt: skip
+
+
+def _first_and_rest(slug: str, title: str, shown: Mapping[Any, Sequence[Panel]], words: str) -> Section:
+    """Section that shows the first tap and view and folds the others away."""
+    groups = list(shown.values())
+    rest = tuple(panel for part in groups[1:] for panel in part)
+    return Section(slug, title, words, tuple(groups[0]) if groups else (), rest)
+
+
+def _heatmaps(group: Sequence[Network]) -> Section:
+    """κ over depth and training, of networks that were probed more than once."""
+    shown: dict[tuple[str, str], list[Panel]] = {}
+    for i, network in enumerate(group):
+        table = network.layers[network.layers["run"] == network.shown.name]
+        for j, (tap, view) in enumerate(facets(table)):
+            rows, where = facet(table, tap, view), place(tap, view)
+            steps = rows["step"].nunique()
+            if steps < 2:
+                continue
+            panel = _panel(
+                f"heatmap-{i}-{j}",
+                partial(figures.condition_heatmap, rows),
+                caption=f"{network.name}{_first_run(network)}: {where}.",
+                alt=f"Condition number of {network.name} over depth and {steps} probes during training, {where}. "
+                f"At the last: {brief(network, tap, view)} (over live units).",
+                size=SMALL,
+            )
+            shown.setdefault((tap, view), []).append(panel)
+    return _first_and_rest(
+        "heatmap", "Condition number over training", shown,
+        "Depth across, training upward, colour is log₁₀ κ (as measured, dead units included).",
+    )  # fmt: skip
+
+
+def _training(group: Sequence[Network]) -> Section:
+    """Accuracy and loss."""
+    tables = [n.metrics for n in group if len(n.metrics)]
+    if not tables:
+        return Section("training", "Training", "", ())
+    table = pd.concat(tables, ignore_index=True)
+    found = []
+    for measure in ("accuracy", "loss"):
+        rows = table[table["measure"] == measure]
+        if rows.empty:
+            continue
+        last = rows.sort_values("step").groupby(["network", "run", "split"], sort=False)["value"].last()
+        text = percent if measure == "accuracy" else number
+        mean = last.groupby(level=["network", "split"], sort=False).mean().reset_index()
+        each = "; ".join(f"{r['network']}, {r['split']}: {text(r['value'])}" for r in mean.to_dict("records"))
+        found.append(
+            _panel(
+                measure,
+                partial(figures.training_curves, rows, measure=measure),
+                caption=f"{measure.capitalize()} over training, a line a run and split.",
+                alt=f"{measure.capitalize()} over training. At the end, mean over runs: {each}.",
+                size=SMALL,
+            )
+        )
+    return Section(
+        "training", "Training", "Crosses at the upper edge stand for values that are not finite.", tuple(found)
+    )
+
+
+def _units(group: Sequence[Network]) -> Section:
+    """Dead, constant and duplicate units by depth."""
+    found = []
+    for i, network in enumerate(group):
+        table = last_step(network.layers[network.layers["run"] == network.shown.name])
+        known = table[table[["n_dead", "n_constant", "n_duplicate"]].notna().any(axis=1)]
+        if known.empty:
+            continue
+        tap, view = min(facets(known), key=lambda f: (f[1] != "channels", facets(known).index(f)))
+        rows = facet(known, tap, view)
+        counts = {w: int((rows[f"n_{w}"] > 0).sum()) for w in ("dead", "constant", "duplicate")}
+        each = ", ".join(f"{word} units in {count}" for word, count in counts.items())
+        found.append(
+            _panel(
+                f"units-{i}",
+                partial(figures.units_by_depth, rows),
+                caption=f"{network.name}{_first_run(network)}: {place(tap, view)}.",
+                alt=f"Share of units by depth, {network.name}: of {plural(len(rows), 'layer')}, {each}.",
+                size=(5.8, 2.9),
+            )
+        )
+    words = "Units that are zero, or the same number, on every row, and units that equal an earlier one on every row."
+    return Section("units", "Dead, constant and duplicate units", words, tuple(found))
+
+
+def _first_run(network: Network) -> str:
+    """Which run is shown, where there are several."""
+    if len(network.runs) < 2:
+        return ""
+    seed = network.shown.seed
+    return f" (one of {len(network.runs)} runs" + (f", seed {seed})" if seed is not None else ")")
+
+
+def layer_parts(group: Sequence[Network]) -> tuple[Part, ...]:
+    """Tables of layers, one a network, tap and view: its first run at the last step."""
+    parts = []
+    for network in group:
+        table = last_step(network.layers[network.layers["run"] == network.shown.name])
+        for tap, view in facets(table):
+            rows = facet(table, tap, view)
+            title = f"{network.name}{_first_run(network)} – {place(tap, view)} – {plural(len(rows), 'layer')}"
+            parts.append(Part(title, stages=stages(rows)))
+    return tuple(parts)
+
+
+HEADINGS = {
+    "network": "network", "tap": "tap", "view": "view", "n_runs": "runs", "accuracy": "accuracy",
+    "majority_share": "most frequent class", "n_layers": "layers", "finite": "finite", "structural": "structural",
+    "collapsed": "collapsed", "unresolved": "unresolved", "nonfinite": "NaN or infinite", "onset_live": "onset (live)",
+    "horizon": "precision horizon", "kappa_median": "median κ", "kappa_greatest": "greatest finite κ",
+    "live_median": "median κ over live units",
+}  # fmt: skip
+"""Columns of the summary on the page, with their headings."""
+
+
+def summary_table(group: Sequence[Network]) -> dict[str, Any]:
+    """Headings and rows of cells of the summary; columns without any value are left out."""
+    frame = summary_of(group)
+    shown = [c for c in HEADINGS if len(frame) and frame[c].notna().any() and not (frame[c] == "").all()]
+    rows = [tuple(_summary_cell(c, row[c]) for c in shown) for row in frame.to_dict("records")]
+    return {"headings": [HEADINGS[c] for c in shown], "rows": rows}
+
+
+def _summary_cell(column: str, value: Any) -> Cell:
+    """One cell of the summary."""
+    if isinstance(value, str):
+        return Cell(value)
+    share = column in {"accuracy", "majority_share"} and not pd.isna(value)
+    return Cell(percent(value) if share else number(float(value)), repr(float(value)).replace("nan", "NaN"))
+
+
+def definitions(group: Sequence[Network]) -> tuple[tuple[str, str], ...]:
+    """Terms of the report with their meaning; of the views, those that occur."""
+    views = {view for n in group for _, view in facets(n.layers)}
+    return (
+        ("κ", "Condition number: largest over smallest singular value of the n × d matrix of a layer's values."),
+        ("depth", "Weighted layers on the main path up to here; layers on shortcuts are not counted."),
+        ("tap", "Where it is read: block (a block's output, after the addition), output, or input of a layer."),
+        *((f"view {clean(view)}", f"How a tensor becomes rows: {VIEWS[view]}.") for view in VIEWS if view in views),
+        (
+            "δ",
+            "u · ‖H‖_F, with u the rounding unit of the activations' dtype: every singular value is known to within δ.",
+        ),
+        ("finite", "The smallest singular value is above δ, so κ is a number, known to within the band."),
+        ("certainly singular", "Dead or duplicate units, fewer rows than units, or a proven deficiency of rank."),
+        ("singular at this precision", "The smallest singular value is within δ: κ is at least the value given."),
+        ("unresolved", "A float64 replay shows an arithmetic error above 1 % of σ₁: nothing can be said."),
+        ("structural", "Singular only through dead or duplicate units, a bounded rank or n < d; the rest is finite."),
+        ("collapsed", "Singular at this precision, or still singular once the structural causes are set aside."),
+        ("over live units", "κ with dead and duplicate units taken out."),
+        ("onset", "First depth whose layer is not finite and from which on at least 90 % of the layers are not."),
+        ("precision horizon", "First depth at which the measured arithmetic error exceeds 1 % of σ₁."),
+        (
+            "learns",
+            f"Accuracy more than {percent(LEARNS_MARGIN)} (of all samples) above the most frequent class's share.",
+        ),
+    )
+
+
+def provenance(group: Sequence[Network]) -> tuple[Part, ...]:
+    """Settings and provenance: what all runs share, then what is each run's own."""
+    runs = [(run.name, _flat({"config": run.config} | {"provenance": run.provenance})) for n in group for run in n.runs]
+    runs = [(name, rows) for name, rows in runs if rows]
+    if not runs:
+        return ()
+    if len(runs) == 1:
+        return (Part(f"Run {runs[0][0]}", tuple(runs[0][1].items())),)
+    shared = {k: v for k, v in runs[0][1].items() if all(rows.get(k) == v for _, rows in runs)}
+    own = [Part(f"Run {name}", tuple((k, v) for k, v in rows.items() if k not in shared)) for name, rows in runs]
+    return (Part(f"The same in all {len(runs)} runs", tuple(shared.items())), *own)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as dotted keys and printable values."""
+    result: dict[str, str] = {}
+    for key, inner in value.items():
+        name = f"{prefix}.{clean(key)}" if prefix else clean(key)
+        if isinstance(inner, Mapping):
+            result |= _flat(inner, name)
+        else:
+            result[name] = clean(inner, limit=2000)
+    return result

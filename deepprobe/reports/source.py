@@ -1,0 +1,365 @@
+"""What a report is made from: tables, runs or spectra, brought into one form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+
+from deepprobe.errors import ShapeError
+from deepprobe.records.frame import UNIT_COUNTS
+from deepprobe.records.spectrum import MEASURES
+from deepprobe.reports.words import TAPS, VIEWS, clean
+
+REQUIRED = ("layer", "status", "condition_number")
+TEXTS = ("layer", "type", "tap", "view", "dtype", "status", "reason", "centred_status", "centred_reason")
+_NUMBERS = tuple(m for m in MEASURES if m != "status")
+NUMBERS = (
+    "depth",
+    "sketched",
+    "call",
+    "n_rows",
+    "n_features",
+    *UNIT_COUNTS,
+    *_NUMBERS,
+    *(f"centred_{m}" for m in _NUMBERS),
+)
+SPECTRUM_COLUMNS = ("network", "run", "step", "depth", "layer", "call", "tap", "view", "share", "value")
+METRIC_COLUMNS = ("network", "run", "seed", "step", "epoch", "split", "measure", "value")
+NOT_IDENTITY = frozenset({"seed", "name", "run", "out", "device", "data_dir", "threads", "resume"})
+"""Settings in which runs of one network may differ."""
+
+
+@runtime_checkable
+class RunLike(Protocol):
+    """What a report asks of a run; ``spectra`` and ``steps_probed`` may be missing."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Resolved settings."""
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Versions, device, seeds, command."""
+
+    def layers(self) -> pd.DataFrame:
+        """Wide table with run, seed, step and epoch."""
+
+    def metrics(self) -> pd.DataFrame:
+        """Tidy rows of loss and accuracy."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Identity of one run: its name (unique in the report), seed, settings and provenance."""
+
+    name: str
+    seed: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """All that is known of one network: one run, or one run a seed.
+
+    Attributes:
+        name: Shown in the report; printable, unique, not yet escaped.
+        layers: Wide table, one row a layer call, step and run.
+        metrics: Tidy rows of training, columns METRIC_COLUMNS.
+        spectra: Singular values of the last step, columns SPECTRUM_COLUMNS.
+        runs: The runs behind it.
+    """
+
+    name: str
+    layers: pd.DataFrame
+    metrics: pd.DataFrame
+    spectra: pd.DataFrame
+    runs: tuple[RunFacts, ...]
+
+    @property
+    def shown(self) -> RunFacts:
+        """The run that stands for the network where only one can be shown: the first whose layers were measured."""
+        measured = set(self.layers["run"].unique())
+        return next((r for r in self.runs if r.name in measured), self.runs[0])
+
+
+def networks(source: Any) -> tuple[Network, ...]:
+    """The networks of a source, runs that differ only in their seed taken together.
+
+    Args:
+        source: A wide table, a mapping of layer calls to Spectrum, a run, or a list or dict of these.
+
+    Returns:
+        One Network a model and configuration, in the order of the source.
+
+    Raises:
+        ShapeError: If a table lacks the columns REQUIRED, or source is none of the above.
+    """
+    groups: dict[str, list[tuple[str, Any]]] = {}
+    for name, one in _named(source):
+        identity = _identity(one) or f"table {name}"
+        groups.setdefault(identity, []).append((name, one))
+    titles = _unique(_title(members) for members in groups.values())
+    runs = _unique(clean(name) for members in groups.values() for name, _ in members)
+    result = []
+    for title, members in zip(titles, groups.values(), strict=True):
+        result.append(_network(title, [(runs.pop(0), one) for _, one in members]))
+    return tuple(result)
+
+
+def spectra_frame(spectra: Mapping[str, Any], *, network: str = "", run: str = "", step: float = 0) -> pd.DataFrame:
+    """Singular values as a frame for ``spectra_by_depth``.
+
+    Args:
+        spectra: Mapping of layer calls to Spectrum, as ``deepprobe.spectra`` returns it.
+        network: Name for the column ``network``.
+        run: Name for the column ``run``.
+        step: Training step.
+
+    Returns:
+        One row a singular value: ``share`` is its position i / m, ``value`` is sigma_i / sigma_1.
+    """
+    parts = []
+    for position, spectrum in enumerate(spectra.values(), start=1):
+        row = {"depth": position, "layer": "", "call": 1, "tap": "", "view": ""} | spectrum.row()
+        parts.append(_spectrum_rows(row | {"network": network, "run": run, "step": step}, spectrum.singular_values))
+    return _joined(parts, SPECTRUM_COLUMNS)
+
+
+def facets(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """Pairs (tap, view) that a wide table holds: block before output before input, samples before channels."""
+    found = frame[["tap", "view"]].drop_duplicates().itertuples(index=False, name=None)
+    return sorted(found, key=lambda f: (_rank(f[1], VIEWS), _rank(f[0], TAPS), f))
+
+
+def facet(frame: pd.DataFrame, tap: str, view: str) -> pd.DataFrame:
+    """Rows of one tap and view."""
+    return frame[(frame["tap"] == tap) & (frame["view"] == view)]
+
+
+def last_step(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the last step of every run."""
+    if frame.empty or "step" not in frame:
+        return frame
+    step = pd.to_numeric(frame["step"], errors="coerce").fillna(0)
+    keys = [frame[k] for k in ("network", "run") if k in frame]
+    return frame[step == (step.groupby(keys, dropna=False).transform("max") if keys else step.max())]
+
+
+def layer_table(table: pd.DataFrame, **point: Any) -> pd.DataFrame:
+    """A wide table with every column that reports read: names printable, numbers float64, what is missing NaN.
+
+    Args:
+        table: As ``condition_numbers`` returns it, or any frame with the columns REQUIRED.
+        **point: Values for columns such as ``run`` and ``step``; only for those that the table lacks.
+
+    Raises:
+        ShapeError: If a required column is missing.
+    """
+    if table.empty:
+        table = table.reindex(columns=[*table.columns, *(c for c in REQUIRED if c not in table.columns)])
+    missing = [c for c in REQUIRED if c not in table.columns]
+    if missing:
+        raise ShapeError(
+            f"table lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
+            f"a report needs {', '.join(REQUIRED)}, as deepprobe.condition_numbers returns them"
+        )
+    columns: dict[str, Any] = {}
+    for name in NUMBERS:
+        raw = table[name] if name in table.columns else pd.Series(np.nan, index=table.index)
+        columns[name] = pd.to_numeric(raw, errors="coerce").astype("float64")
+    for name in TEXTS:
+        raw = table[name] if name in table.columns else pd.Series("", index=table.index)
+        columns[name] = raw.astype(object).where(raw.notna(), "").map(clean).astype(object)
+    frame = pd.DataFrame(columns, index=table.index)
+    if "depth" not in table.columns:
+        frame["depth"] = np.arange(1.0, len(frame) + 1)
+    frame["depth"] = frame["depth"].fillna(0.0)
+    for name in ("network", "run", "seed", "step", "epoch"):
+        value = table[name] if name in table.columns and name not in point else point.get(name, np.nan)
+        frame[name] = value
+    for name in ("network", "run"):
+        frame[name] = frame[name].astype(object).where(frame[name].notna(), "").map(clean).astype(object)
+    for name in ("step", "epoch"):
+        frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+    frame["step"] = frame["step"].fillna(0.0)
+    return frame.reset_index(drop=True)
+
+
+def _named(source: Any) -> list[tuple[str, Any]]:
+    """(name, table or run) of every member of a source."""
+    if isinstance(source, pd.DataFrame):
+        return _split_by_network(source)
+    if isinstance(source, RunLike):
+        return [(source.name, source)]
+    if isinstance(source, Mapping):
+        if source and all(hasattr(s, "singular_values") for s in source.values()):
+            return [("network", source)]
+        return [(str(name), one) for name, one in source.items()]
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
+        return [
+            (one.name if isinstance(one, RunLike) else f"network {i}", one) for i, one in enumerate(source, start=1)
+        ]
+    raise ShapeError(
+        f"a report is made from tables of condition_numbers and from runs, not from {type(source).__name__}"
+    )
+
+
+def _split_by_network(table: pd.DataFrame) -> list[tuple[str, Any]]:
+    """One table a network where the table has such a column, else the table as it is."""
+    if "network" not in table.columns or table.empty:
+        return [("network", table)]
+    return [(str(name), part) for name, part in table.groupby("network", sort=False, dropna=False)]
+
+
+def _identity(one: Any) -> str:
+    """What runs of one network have in common; empty where that is unknown."""
+    config = getattr(one, "config", None)
+    if not isinstance(config, Mapping) or not config:
+        return ""
+    return json.dumps(_without(config), sort_keys=True, default=str)
+
+
+def _without(config: Mapping[str, Any], *, dropped: frozenset[str] = NOT_IDENTITY) -> dict[str, Any]:
+    """Settings without those in which runs of one network may differ."""
+    inner = frozenset({"seed", "device"})
+    return {
+        str(k): _without(v, dropped=inner) if isinstance(v, Mapping) else v
+        for k, v in config.items()
+        if k not in dropped
+    }
+
+
+def model_name(config: Mapping[str, Any]) -> str:
+    """Name of the model in a run's settings, or nothing."""
+    model = config.get("model", "")
+    if isinstance(model, Mapping):
+        model = model.get("name", "")
+    return model if isinstance(model, str) else ""
+
+
+def _title(members: Sequence[tuple[str, Any]]) -> str:
+    """Name of a network: its model's name, else that of its first run."""
+    config = getattr(members[0][1], "config", None)
+    return clean((model_name(config) if isinstance(config, Mapping) else "") or members[0][0])
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """Names, the second of equal ones numbered."""
+    result: list[str] = []
+    for name in names:
+        count, candidate = 1, name
+        while candidate in result:
+            count += 1
+            candidate = f"{name} ({count})"
+        result.append(candidate)
+    return result
+
+
+def _network(title: str, members: Sequence[tuple[str, Any]]) -> Network:
+    """One network from its runs or tables."""
+    layers: list[pd.DataFrame] = []
+    metrics: list[pd.DataFrame] = []
+    spectra: list[pd.DataFrame] = []
+    runs: list[RunFacts] = []
+    for name, one in members:
+        point = {"network": title, "run": name}
+        if isinstance(one, pd.DataFrame):
+            layers.append(layer_table(one, **(point if "run" not in one.columns else {"network": title})))
+            runs.extend(RunFacts(n) for n in layers[-1]["run"].unique())
+        elif isinstance(one, Mapping):
+            layers.append(layer_table(pd.DataFrame([s.row() for s in one.values()]), **point))
+            spectra.append(spectra_frame(one, network=title, run=name))
+            runs.append(RunFacts(name))
+        elif isinstance(one, RunLike):
+            facts = RunFacts(name, _seed(one), one.config, one.provenance)
+            raw = one.layers()
+            layers.append(layer_table(raw, **point, seed=facts.seed))
+            metrics.append(_metric_rows(one.metrics(), **point, seed=facts.seed))
+            spectra.append(_run_spectra(one, raw, **point))
+            runs.append(facts)
+        else:
+            raise ShapeError(
+                f"a report is made from tables of condition_numbers and runs; {name!r} is a {type(one).__name__}"
+            )
+    table = _joined(layers, layers[0].columns)
+    return Network(title, table, _joined(metrics, METRIC_COLUMNS), _joined(spectra, SPECTRUM_COLUMNS), tuple(runs))
+
+
+def _seed(run: Any) -> int | None:
+    """Seed of a run, wherever its settings or provenance say it."""
+    for place in (run.config, run.provenance):
+        for value in (place, *(v for v in place.values() if isinstance(v, Mapping))):
+            if isinstance(value.get("seed"), int):
+                return int(value["seed"])
+    return None
+
+
+def _metric_rows(frame: pd.DataFrame, **point: Any) -> pd.DataFrame:
+    """Training metrics with the columns METRIC_COLUMNS."""
+    rows = frame.reindex(columns=list(METRIC_COLUMNS)).assign(**point)
+    for name in ("step", "epoch", "value"):
+        rows[name] = pd.to_numeric(rows[name], errors="coerce").astype("float64")
+    for name in ("split", "measure"):
+        rows[name] = rows[name].astype(object).where(rows[name].notna(), "").map(clean).astype(object)
+    return rows
+
+
+def _run_spectra(one: Any, layers: pd.DataFrame, **point: Any) -> pd.DataFrame:
+    """Singular values that a run stored at its last probed step; none where it stored none."""
+    steps = list(one.steps_probed()) if hasattr(one, "steps_probed") and hasattr(one, "spectra") else []
+    if not steps or layers.empty:
+        return pd.DataFrame(columns=list(SPECTRUM_COLUMNS))
+    stored = one.spectra(steps[-1])
+    parts = []
+    rows = layers[pd.to_numeric(layers["step"], errors="coerce") == float(steps[-1])]
+    for _, row in rows.iterrows():
+        values = _stored_values(stored, row)
+        if values is not None:
+            parts.append(_spectrum_rows(dict(row) | point, values))
+    return _joined(parts, SPECTRUM_COLUMNS)
+
+
+def _stored_values(stored: Mapping[str, Any], row: pd.Series) -> Any:
+    """Singular values of a row among those stored, or None."""
+    layer, call, tap, view = str(row["layer"]), int(row.get("call", 1) or 1), row["tap"], row["view"]
+    key = layer if call == 1 else f"{layer}#{call}"
+    for name in (f"{tap}/{view}/{key}", f"{key}/{tap}/{view}", key):
+        if name in stored:
+            value = stored[name]
+            value = value["singular_values"] if isinstance(value, Mapping) else value
+            return getattr(value, "singular_values", value)
+    return None
+
+
+def _spectrum_rows(row: Mapping[str, Any], values: Any) -> pd.DataFrame:
+    """One row a singular value of one layer call."""
+    sigma = np.asarray(values, dtype=np.float64).ravel()
+    if len(sigma) == 0 or not sigma[0] > 0:
+        return pd.DataFrame(columns=list(SPECTRUM_COLUMNS))
+    part = pd.DataFrame({"share": np.arange(1, len(sigma) + 1) / len(sigma), "value": sigma / sigma[0]})
+    for name in SPECTRUM_COLUMNS[:-2]:
+        value = row.get(name, "")
+        part[name] = clean(value) if isinstance(value, str) else value
+    return part[list(SPECTRUM_COLUMNS)]
+
+
+def _joined(parts: Iterable[pd.DataFrame], columns: Iterable[str]) -> pd.DataFrame:
+    """Parts with rows one below the other; an empty frame with the columns where none has any."""
+    full = [p for p in parts if len(p)]
+    return pd.concat(full, ignore_index=True) if full else pd.DataFrame(columns=list(columns))
+
+
+def _rank(word: str, known: Mapping[str, str]) -> int:
+    """Place of a word in a known order, after all others if it is none of them."""
+    names = list(known)
+    return names.index(word) if word in names else len(names)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from deepprobe.data.imageset import ImageSet
+from deepprobe.data.options import Split, check_options
 from deepprobe.data.partition import split_by_class
+from deepprobe.data.places import expanded
 from deepprobe.data.readers.picture import read_picture
 from deepprobe.data.resize import check_bytes, resize_images
 from deepprobe.errors import DataError, MissingDataError
@@ -16,16 +17,16 @@ from deepprobe.errors import DataError, MissingDataError
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from deepprobe.data.layouts import Split
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
 TEST_SHARE = 0.2
 N_STATISTICS = 2048
 
-Entry = tuple[Path, int]
+Entry: TypeAlias = "tuple[Path, int]"
 
 
 def load_image_folder(
@@ -57,10 +58,17 @@ def load_image_folder(
     Raises:
         MissingDataError: If the folder, its class folders or their images are not there.
         DataError: If an image is damaged, or their sizes differ and input_size is None.
-        ConfigError: If the images would take more memory than the limit of ``resize_images``.
+        ConfigError: If an option is not allowed, the images would take more memory than the limit of ``resize_images``, or the path begins with
+            the home of a user who does not exist.
     """
-    root = Path(path).expanduser()
-    classes, train, test = _splits(root, seed)
+    check_options(split, input_size=input_size, limit=limit, seed=seed)
+    root = expanded(path)
+    try:
+        classes, train, test = _splits(root, seed)
+    except OSError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"image folder {root}: cannot be read ({error.strerror or error})") from error
     chosen = train if split == "train" else test
     order = np.random.default_rng(seed).permutation(len(chosen))[:limit]
     step = -(-len(train) // N_STATISTICS)

@@ -6,11 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from deepprobe.data.catalogue import CATALOGUE, FASHION_MNIST, MNIST, Facts
+from deepprobe.data.options import Split
 from deepprobe.data.readers.bounded import read_bounded, read_members
 from deepprobe.data.readers.cifar import Batch, binary_limit, decode_binary, decode_python, python_limit
 from deepprobe.data.readers.idx import read_idx, read_idx_labels
@@ -19,8 +20,6 @@ from deepprobe.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-Split = Literal["train", "test"]
 
 _SMALL_MEMBERS = 2**20
 """Bytes that an archive may hold beside the images: class names, a readme, headers."""
@@ -55,7 +54,7 @@ class Layout:
 
     def places(self, directory: Path) -> list[Path]:
         """Folders to look into."""
-        own = [directory] if f"./{directory.resolve().name}" in self.folders else []
+        own = [directory] if f"./{directory.absolute().name}" in self.folders else []
         return own + [directory / folder for folder in self.folders if not folder.startswith("./")]
 
 

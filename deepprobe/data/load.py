@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from deepprobe.data.catalogue import CATALOGUE, Facts
 from deepprobe.data.digits import load_digits
 from deepprobe.data.folder import load_image_folder
 from deepprobe.data.imageset import ImageSet
-from deepprobe.data.layouts import Layout, Split, layouts
+from deepprobe.data.layouts import Layout, layouts
+from deepprobe.data.options import Split, check_options
 from deepprobe.data.places import VARIABLE, Search, data_directory, search
-from deepprobe.errors import ConfigError, MissingDataError, UnknownNameError, nearest
+from deepprobe.errors import MissingDataError, UnknownNameError, nearest
 
 if TYPE_CHECKING:
     import os
@@ -48,7 +49,7 @@ def load_dataset(
 
     Raises:
         UnknownNameError: If there is no data set of that name.
-        ConfigError: If split, input_size or limit is not allowed.
+        ConfigError: If split, input_size, limit or seed is not allowed, or data_dir begins with an unknown user's home.
         MissingDataError: If the files are not there; the message says which, where, and how to get them.
         DataError: If a file is damaged or not what its name says.
 
@@ -57,7 +58,7 @@ def load_dataset(
         >>> digits.images.shape, digits.source
         ((100, 8, 8, 1), 'digits (scikit-learn)')
     """
-    _check(split, input_size, limit)
+    check_options(split, input_size=input_size, limit=limit, seed=seed)
     if name.startswith(FOLDER):
         path = name.removeprefix(FOLDER)
         return load_image_folder(path, split=split, input_size=input_size, limit=limit, seed=seed)
@@ -72,16 +73,6 @@ def load_dataset(
     if limit is not None:
         images = images.take(limit)
     return images if input_size is None else images.at_size(input_size)
-
-
-def _check(split: str, input_size: int | None, limit: int | None) -> None:
-    """Refuse options that no data set allows."""
-    if split not in get_args(Split):
-        raise ConfigError(f"split={split!r} must be 'train' or 'test'")
-    if input_size is not None and input_size < 1:
-        raise ConfigError(f"input_size={input_size} must be at least 1 pixel")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit={limit} must be at least 1 image")
 
 
 def _load_files(facts: Facts, directory: tuple[Path, str], split: Split, limit: int | None) -> ImageSet:

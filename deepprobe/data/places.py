@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
+from deepprobe.errors import ConfigError, DataError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,12 +25,27 @@ def data_directory(data_dir: str | os.PathLike[str] | None = None) -> tuple[Path
 
     Returns:
         The folder (which need not exist), and ``"data_dir"``, ``"DEEPPROBE_DATA"`` or ``"the user's cache"``.
+
+    Raises:
+        ConfigError: If the folder begins with the home of a user who does not exist.
     """
     if data_dir is not None:
-        return Path(data_dir).expanduser(), "data_dir"
+        return expanded(data_dir), "data_dir"
     if os.environ.get(VARIABLE):
-        return Path(os.environ[VARIABLE]).expanduser(), VARIABLE
+        return expanded(os.environ[VARIABLE]), VARIABLE
     return platformdirs.user_cache_path("deepprobe", appauthor=False) / "data", "the user's cache"
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Path with a leading ``~`` replaced by the user's home.
+
+    Raises:
+        ConfigError: If there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"the path {os.fspath(path)!r} begins with the home of an unknown user") from error
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,9 @@ def search(folders: Sequence[Path], names: Sequence[str]) -> Search:
 
     Returns:
         What was found, and what was not.
+
+    Raises:
+        DataError: If the system refuses to look.
     """
     partial = []
     for folder in folders:
@@ -74,6 +94,10 @@ def _present(folder: Path, name: str) -> Path | None:
     """Path of a file, plain before compressed, if it is a regular file."""
     stem = name.removesuffix("[.gz]")
     for candidate in (stem, *([stem + ".gz"] if stem != name else [])):
-        if (folder / candidate).is_file():
-            return folder / candidate
+        path = folder / candidate
+        try:
+            if path.is_file():
+                return path
+        except OSError as error:
+            raise DataError(f"{path}: cannot be looked up ({error.strerror or error})") from error
     return None

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from deepprobe.data import load_dataset, load_image_folder
-from deepprobe.errors import DataError, MissingDataError
+from deepprobe.errors import ConfigError, DataError, MissingDataError
 
 
 def paint(folder: Path, classes: dict[str, int], size: tuple[int, int] = (6, 6), mode: str = "RGB") -> None:
@@ -123,9 +123,14 @@ def test_grey_among_colour_becomes_colour(tmp_path: Path) -> None:
     assert load_image_folder(tmp_path, split="test").images.shape == (1, 6, 6, 3)
 
 
-def test_too_much_memory(tmp_path: Path) -> None:
-    from deepprobe.errors import ConfigError
+def test_wrong_options(tmp_path: Path) -> None:
+    for options in ({"split": "val"}, {"limit": -1}, {"input_size": 0}, {"seed": -1}):
+        (name,) = options
+        with pytest.raises(ConfigError, match=f"^{name}="):
+            load_image_folder(tmp_path, **options)
 
+
+def test_too_much_memory(tmp_path: Path) -> None:
     paint(tmp_path, {"a": 5})
     with pytest.raises(ConfigError, match="give a smaller limit or input_size"):
         load_image_folder(tmp_path, input_size=60_000)

@@ -204,6 +204,17 @@ def test_missing_part_of_cifar(make: SimpleNamespace, tmp_path: Path) -> None:
         ),
         (ConfigError, "split='valid' must be 'train' or 'test'", {"split": "valid"}),
         (ConfigError, "input_size=0 must be at least 1 pixel", {"input_size": 0}),
+        (ConfigError, "seed=-1 must not be negative", {"seed": -1}),
+        (
+            ConfigError,
+            "the path '~nobody-of-this-name/x' begins with the home of an unknown user",
+            {"name": "mnist", "data_dir": "~nobody-of-this-name/x"},
+        ),
+        (
+            ConfigError,
+            "the path '~nobody-of-this-name/x' begins with the home of an unknown user",
+            {"name": "folder:~nobody-of-this-name/x"},
+        ),
         (ConfigError, "limit=0 must be at least 1 image", {"limit": 0}),
     ],
 )
@@ -223,6 +234,17 @@ def test_wrong_labels_for_mnist(make: SimpleNamespace, tmp_path: Path) -> None:
         f"{path}: the labels are not those of mnist (MD5 {hashlib.md5(file).hexdigest()}, expected "
         "27ae3e4e09519cfbb04c329615203637); put the files of another set into a folder of its name"
     )
+
+
+@pytest.mark.parametrize("folder", ["x" * 5000, "a\0b", "/dev/null"])
+@pytest.mark.parametrize("name", list_datasets())
+def test_impossible_folders(name: str, folder: str) -> None:
+    if name == "digits":
+        with pytest.raises(DataError, match=r"no image folder|cannot be read"):
+            load_dataset(f"folder:{folder}")
+    else:
+        with pytest.raises(DataError, match=r"are not in|cannot be looked up"):
+            load_dataset(name, data_dir=folder)
 
 
 def test_surface() -> None:

@@ -245,6 +245,14 @@ def test_damaged_pickles(make: SimpleNamespace, data: st.DataObject) -> None:
         assert 0 <= batch[1].min() <= batch[1].max() < 10
 
 
+@pytest.mark.parametrize("side", [b"\x8a\x09" + b"\xff" * 8 + b"\x7f", b"K\x00", b"J\xff\xff\xff\xff", b"\x88", b"N"])
+def test_sizes_of_arrays(side: bytes) -> None:
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    state = b"(K\x01K\x00" + side + b"\x86cnumpy\ndtype\nU\x02u1\x85R\x89U\x00tb"
+    said = message(read_array_pickle, b"\x80\x02}U\x04data" + array + state + b"s.", "batch")
+    assert said.endswith("the shape of an array does not fit its content")
+
+
 def test_pickle_bombs_end_early() -> None:
     assert "more than 2000000 instructions" in message(read_array_pickle, b"\x80\x02" + b"N" * 2_100_000, "batch")
     text = b"X" + struct.pack("<I", 50_000) + b"a" * 50_000 + b"q\x00"

@@ -237,8 +237,8 @@ class _Machine:
             return
         match target, state:
             case _Array(), (1, tuple(shape), _Type(), False, bytes(content)):
-                if len(shape) > 4 or not all(type(side) is int and side >= 0 for side in shape):
-                    raise self.refusal("the shape of an array is not up to four sizes")
+                if len(shape) > 4 or not all(type(side) is int and 1 <= side <= len(content) for side in shape):
+                    raise self.refusal("the shape of an array does not fit its content")
                 target.shape, target.content = shape, content
             case _:
                 raise self.refusal(f"the state of a {type(target).__name__} is not that of an array of bytes")

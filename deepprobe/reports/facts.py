@@ -17,6 +17,12 @@ KINDS = ("finite", "structural", "collapsed", "unresolved", "nonfinite", "empty"
 """Why a layer's condition number is what it is; see ``kinds``."""
 
 
+_READ = (
+    "n_rows", "n_features", "n_dead", "n_duplicate", "rank_bound", "numerical_rank", "condition_number_live",
+    "condition_number_bound",
+)  # fmt: skip
+
+
 def kinds(frame: pd.DataFrame) -> pd.Series:
     """Kind of every row: one of KINDS.
 
@@ -30,22 +36,20 @@ def kinds(frame: pd.DataFrame) -> pd.Series:
     Returns:
         Series of str with the frame's index.
     """
-    status = frame["status"]
-    full = frame[["n_rows", "n_features"]].min(axis=1)
-    units = frame["n_features"] - frame["n_dead"].fillna(0) - frame["n_duplicate"].fillna(0)
-    allowed = pd.concat([units, frame["n_rows"], frame["rank_bound"]], axis=1).min(axis=1)
-    remains = (
-        np.isfinite(frame["condition_number_live"])
-        | np.isfinite(frame["condition_number_bound"])
-        | ((frame["numerical_rank"] >= allowed) & (allowed > 0))
-    )
-    result = pd.Series("collapsed", index=frame.index, dtype=object)
-    bounded = (frame["rank_bound"] < full) & np.isfinite(frame["condition_number_bound"])
+    column = {c: frame[c].to_numpy(dtype="float64") for c in frame.columns if c in _READ}
+    status = frame["status"].to_numpy(dtype=object)
+    full = np.fmin(column["n_rows"], column["n_features"])
+    units = column["n_features"] - np.nan_to_num(column["n_dead"]) - np.nan_to_num(column["n_duplicate"])
+    allowed = np.fmin(np.fmin(units, column["n_rows"]), column["rank_bound"])
+    within_bound = np.isfinite(column["condition_number_bound"])
+    remains = np.isfinite(column["condition_number_live"]) | within_bound
+    remains |= (column["numerical_rank"] >= allowed) & (allowed > 0)
+    result = np.full(len(frame), "collapsed", dtype=object)
     result[(status == "singular-exact") & remains] = "structural"
-    result[(status == "singular-at-precision") & bounded] = "structural"
+    result[(status == "singular-at-precision") & (column["rank_bound"] < full) & within_bound] = "structural"
     for name in ("finite", "unresolved", "nonfinite", "empty"):
         result[status == name] = name
-    return result
+    return pd.Series(result, index=frame.index, dtype=object)
 
 
 def causes(frame: pd.DataFrame) -> dict[str, int]:
@@ -93,32 +97,56 @@ def layer_facts(frame: pd.DataFrame) -> dict[str, Any]:
 
     Returns:
         Counts of KINDS, ``n_layers``, ``onset`` and ``onset_live`` (None where there is none), ``horizon``,
-        ``n_replayed``, the median, least and greatest condition number of finite layers, its median ratio to the
-        Gaussian null, the same over live units, and median ranks of collapsed layers.
+        ``n_replayed``, and with the endings ``_median _least _greatest`` (NaN of none): ``kappa`` of finite layers,
+        its ``null_ratio`` to the Gaussian null, ``live`` κ over live units, and of collapsed layers their ranks
+        ``lost_numerical_rank lost_effective_rank`` and the number of their singular values ``lost_values``.
     """
     kind = kinds(frame)
     facts: dict[str, Any] = {"n_layers": int((kind != "empty").sum())}
     facts |= {name: int((kind == name).sum()) for name in KINDS}
     facts["onset"] = onset(frame)
-    facts["onset_live"] = onset(frame, finite=kind.isin(["finite", "structural"]))
+    facts["onset_live"] = onset_live(frame, kind)
     facts["horizon"] = horizon(frame)
     facts["n_replayed"] = int(frame["floor"].notna().sum())
-    finite, lost = frame[kind == "finite"], frame[kind == "collapsed"]
-    kappa = finite["condition_number"]
-    live = frame["condition_number_live"].where(np.isfinite(frame["condition_number_live"]))
-    facts |= {
-        "kappa_median": kappa.median(),
-        "kappa_least": kappa.min(),
-        "kappa_greatest": kappa.max(),
-        "null_ratio": _finite(kappa / finite["condition_number_null"]).median(),
-        "live_least": live.min(),
-        "live_greatest": live.max(),
-        "live_median": live.median(),
-        "lost_numerical_rank": lost["numerical_rank"].median(),
-        "lost_effective_rank": lost["effective_rank"].median(),
-        "lost_values": lost[["n_rows", "n_features"]].min(axis=1).median(),
+    finite, lost = (kind == "finite").to_numpy(), (kind == "collapsed").to_numpy()
+    column = {c: frame[c].to_numpy(dtype="float64") for c in _SUMMED}
+    values = np.fmin(column["n_rows"], column["n_features"])
+    ranges = {
+        "kappa": column["condition_number"][finite],
+        "null_ratio": (column["condition_number"] / column["condition_number_null"])[finite],
+        "live": column["condition_number_live"],
+        "lost_numerical_rank": column["numerical_rank"][lost],
+        "lost_effective_rank": column["effective_rank"][lost],
+        "lost_values": values[lost],
     }
+    for name, numbers in ranges.items():
+        known = numbers[np.isfinite(numbers)]
+        facts[f"{name}_median"] = float(np.median(known)) if len(known) else np.nan
+        facts[f"{name}_least"] = float(known.min()) if len(known) else np.nan
+        facts[f"{name}_greatest"] = float(known.max()) if len(known) else np.nan
     return facts
+
+
+_SUMMED = (
+    "n_rows", "n_features", "condition_number", "condition_number_null", "condition_number_live", "numerical_rank",
+    "effective_rank",
+)  # fmt: skip
+
+
+def onset_live(frame: pd.DataFrame, kind: pd.Series) -> int | None:
+    """Onset over live units: from which depth on layers have collapsed or hold NaN or infinity.
+
+    Unresolved layers are left out, as nothing is known of them; structural singularity counts as finite.
+
+    Args:
+        frame: Normalised wide table of one run, step, tap and view.
+        kind: ``kinds`` of the frame.
+
+    Returns:
+        Depth, or None where there is none.
+    """
+    known = kind != "unresolved"
+    return onset(frame[known], finite=kind[known].isin(["finite", "structural"]))
 
 
 def training_facts(metrics: pd.DataFrame) -> dict[str, Any]:
@@ -153,8 +181,3 @@ def _last(metrics: pd.DataFrame, measure: str, split: str | None) -> float:
     """Last recorded value of a measure on a split; NaN where there is none."""
     rows = metrics[(metrics["measure"] == measure) & (metrics["split"] == split)]
     return float(rows.sort_values("step", kind="stable")["value"].iloc[-1]) if len(rows) else float("nan")
-
-
-def _finite(values: pd.Series) -> pd.Series:
-    """Values that are finite."""
-    return values.where(np.isfinite(values)).dropna()

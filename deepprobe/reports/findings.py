@@ -109,7 +109,7 @@ def _state(facts: Sequence[dict[str, Any]]) -> str:
     if all(f["finite"] == f["n_layers"] for f in facts):
         return f"the condition number is finite at every one of {total} layers"
     says = f"the condition number is finite at {span([f['finite'] for f in facts])} of {total} layers"
-    return f"{says}; {_onset(facts, 'onset', 'nine tenths and more of the layers are not finite')}"
+    return f"{says}; {_onset(facts, 'onset', 'at least nine tenths of the layers are not finite')}"
 
 
 def _onset(facts: Sequence[dict[str, Any]], key: str, what: str) -> str:
@@ -147,14 +147,16 @@ def _collapse(last: pd.DataFrame, facts: Sequence[dict[str, Any]]) -> list[str]:
         f"{_layers(facts, 'collapsed')} collapsed: also without dead and duplicate units σ_min is below what "
         f"{_precision(rows)} can tell from zero"
     )
-    ranks = [f for f in lost if not np.isnan(f["lost_numerical_rank"])]
+    ranks = [f for f in lost if not np.isnan(f["lost_numerical_rank_median"])]
     if ranks:
-        says += f", with a median numerical rank of {span([f['lost_numerical_rank'] for f in ranks])}"
-        says += f" out of {span([f['lost_values'] for f in ranks])}"
-    effective = [f["lost_effective_rank"] for f in lost if not np.isnan(f["lost_effective_rank"])]
+        says += f", with a median numerical rank of {span([f['lost_numerical_rank_median'] for f in ranks])}"
+        says += f" out of {span([f['lost_values_median'] for f in ranks])}"
+    effective = [f["lost_effective_rank_median"] for f in lost if not np.isnan(f["lost_effective_rank_median"])]
     if effective:
         says += f" and a median effective rank of {span(effective)}"
-    live = _onset(facts, "onset_live", "the layers have collapsed or hold no usable numbers, over live units too")
+    live = _onset(
+        facts, "onset_live", "at least nine tenths of the layers have collapsed or hold NaN, over live units too"
+    )
     return [f"{says}.", f"{_capital(live)}."]
 
 
@@ -184,7 +186,7 @@ def _range(facts: Sequence[dict[str, Any]], last: pd.DataFrame) -> list[str]:
         return []
     low, high = min(f["kappa_least"] for f in known), max(f["kappa_greatest"] for f in known)
     says = f"Where it is finite, κ is {_between(low, high)}, median {span([f['kappa_median'] for f in known])}"
-    ratios = [f["null_ratio"] for f in known if not np.isnan(f["null_ratio"])]
+    ratios = [f["null_ratio_median"] for f in known if not np.isnan(f["null_ratio_median"])]
     if ratios:
         says += f"; the median layer has {span(ratios)} times the κ of a Gaussian matrix of its shape"
     if last["sketched"].any():
@@ -221,7 +223,7 @@ def events(frame: pd.DataFrame) -> list[str]:
     if not first:
         return []
     when = [s for s in first if s is not None]
-    what = "a depth from which on nine tenths of the layers had collapsed or held no usable numbers"
+    what = "a depth from which on nine tenths of the layers had collapsed or held NaN, over live units"
     if not when:
         return [f"At no probe during training was there {what}."]
     share = f", in {len(when)} of {len(first)} runs" if len(first) > 1 else ""
@@ -281,15 +283,18 @@ def brief(network: Network, tap: str, view: str) -> str:
     facts = _facts(network, tap, view)
     if not facts:
         return "nothing measured"
-    whole = [f["finite"] + f["structural"] == f["n_layers"] for f in facts]
-    if all(whole):
-        return "finite at every layer"
+    blind = [f["unresolved"] for f in facts]
+    unknown = f" ({span(blind)} unresolved)" if any(blind) else ""
+    bad = [f["n_layers"] - f["finite"] - f["structural"] - f["unresolved"] for f in facts]
+    if all(f["unresolved"] == f["n_layers"] for f in facts):
+        return "unresolved at every layer"
+    if not any(bad):
+        return f"finite at every {'resolved ' if unknown else ''}layer{unknown}"
     depths = [f["onset_live"] for f in facts if f["onset_live"] is not None]
     if depths:
         runs = f" in {len(depths)} of {len(facts)} runs" if len(facts) > 1 else ""
-        return f"not finite from depth {span(depths)} on{runs}"
-    bad = [f["n_layers"] - f["finite"] - f["structural"] for f in facts]
-    return f"{span(bad)} of {span([f['n_layers'] for f in facts])} layers not finite, with no onset"
+        return f"not finite from depth {span(depths)} on{runs}{unknown}"
+    return f"{span(bad)} of {span([f['n_layers'] for f in facts])} layers not finite, with no onset{unknown}"
 
 
 def _claim(networks: Sequence[Network], tap: str, view: str) -> str:
@@ -299,6 +304,14 @@ def _claim(networks: Sequence[Network], tap: str, view: str) -> str:
     lost = {n.name: [f["onset_live"] is not None for f in _facts(n, tap, view)] for n in (*plain, *residual)}
     if not plain or not residual or not all(lost.values()):
         return ""
+    blind = [
+        n.name for n in (*plain, *residual) if any(2 * f["unresolved"] > f["n_layers"] for f in _facts(n, tap, view))
+    ]
+    if blind:
+        return (
+            f"In {place(tap, view)}, these data cannot decide whether only a plain network becomes singular: over "
+            f"half the layers of {listed(blind)} are unresolved."
+        )
     plain_lost = all(all(lost[n.name]) for n in plain)
     residual_kept = not any(any(lost[n.name]) for n in residual)
     claim = f"the claim of {STUDY} that a plain network is singular from some depth on and a residual one never"

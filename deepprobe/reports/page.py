@@ -309,6 +309,7 @@ def definitions(group: Sequence[Network]) -> tuple[tuple[str, str], ...]:
         ("collapsed", "Singular at this precision, or still singular once the structural causes are set aside."),
         ("over live units", "κ with dead and duplicate units taken out."),
         ("onset", "First depth whose layer is not finite and from which on at least 90 % of the layers are not."),
+        ("onset (live)", "The same over live units; unresolved layers are left out, as nothing is known of them."),
         ("precision horizon", "First depth at which the measured arithmetic error exceeds 1 % of σ₁."),
         (
             "learns",

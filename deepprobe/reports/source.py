@@ -128,11 +128,8 @@ def spectra_frame(spectra: Mapping[str, Any], *, network: str = "", run: str = "
     Returns:
         One row a singular value: ``share`` is its position i / m, ``value`` is sigma_i / sigma_1.
     """
-    parts = []
-    for position, spectrum in enumerate(spectra.values(), start=1):
-        row = {"depth": position, "layer": "", "call": 1, "tap": "", "view": ""} | spectrum.row()
-        parts.append(_spectrum_rows(row | {"network": network, "run": run, "step": step}, spectrum.singular_values))
-    return _joined(parts, SPECTRUM_COLUMNS)
+    layers = [({**s.row(), "step": step}, s.singular_values) for s in spectra.values()]
+    return _spectrum_rows(layers, network=network, run=run)
 
 
 def facets(frame: pd.DataFrame) -> list[tuple[str, str]]:
@@ -285,7 +282,8 @@ def _network(title: str, members: Sequence[tuple[str, Any]]) -> Network:
             raw = one.layers()
             layers.append(layer_table(raw, **point, seed=facts.seed))
             metrics.append(_metric_rows(one.metrics(), **point, seed=facts.seed))
-            spectra.append(_run_spectra(one, raw, **point))
+            if not any(len(s) for s in spectra):  # one run's spectra are shown
+                spectra.append(_run_spectra(one, raw, **point))
             runs.append(facts)
         else:
             raise ShapeError(
@@ -320,16 +318,13 @@ def _run_spectra(one: Any, layers: pd.DataFrame, **point: Any) -> pd.DataFrame:
     if not steps or layers.empty:
         return pd.DataFrame(columns=list(SPECTRUM_COLUMNS))
     stored = one.spectra(steps[-1])
-    parts = []
     rows = layers[pd.to_numeric(layers["step"], errors="coerce") == float(steps[-1])]
-    for _, row in rows.iterrows():
-        values = _stored_values(stored, row)
-        if values is not None:
-            parts.append(_spectrum_rows(dict(row) | point, values))
-    return _joined(parts, SPECTRUM_COLUMNS)
+    records: list[dict[str, Any]] = [{str(k): v for k, v in r.items()} for r in rows.to_dict("records")]
+    found = [(row, _stored_values(stored, row)) for row in records]
+    return _spectrum_rows([(row, values) for row, values in found if values is not None], **point)
 
 
-def _stored_values(stored: Mapping[str, Any], row: pd.Series) -> Any:
+def _stored_values(stored: Mapping[str, Any], row: Mapping[str, Any]) -> Any:
     """Singular values of a row among those stored, or None."""
     layer, call, tap, view = str(row["layer"]), int(row.get("call", 1) or 1), row["tap"], row["view"]
     key = layer if call == 1 else f"{layer}#{call}"
@@ -341,16 +336,21 @@ def _stored_values(stored: Mapping[str, Any], row: pd.Series) -> Any:
     return None
 
 
-def _spectrum_rows(row: Mapping[str, Any], values: Any) -> pd.DataFrame:
-    """One row a singular value of one layer call."""
-    sigma = np.asarray(values, dtype=np.float64).ravel()
-    if len(sigma) == 0 or not sigma[0] > 0:
+def _spectrum_rows(layers: Sequence[tuple[dict[str, Any], Any]], **point: Any) -> pd.DataFrame:
+    """One row a singular value, of layer calls with their singular values; layers of zeros have none."""
+    sigmas = [np.asarray(values, dtype=np.float64).ravel() for _, values in layers]
+    kept = [(row, s) for (row, _), s in zip(layers, sigmas, strict=True) if len(s) and s[0] > 0]
+    if not kept:
         return pd.DataFrame(columns=list(SPECTRUM_COLUMNS))
-    part = pd.DataFrame({"share": np.arange(1, len(sigma) + 1) / len(sigma), "value": sigma / sigma[0]})
-    for name in SPECTRUM_COLUMNS[:-2]:
-        value = row.get(name, "")
-        part[name] = clean(value) if isinstance(value, str) else value
-    return part[list(SPECTRUM_COLUMNS)]
+    lengths = [len(s) for _, s in kept]
+    columns = {
+        name: np.repeat(pd.Series([row.get(name, "") for row, _ in kept]).to_numpy(), lengths)
+        for name in ("step", "depth", "layer", "call", "tap", "view")
+    }
+    frame = pd.DataFrame(columns).assign(**point)
+    frame["share"] = np.concatenate([np.arange(1, n + 1) / n for n in lengths])
+    frame["value"] = np.concatenate([s / s[0] for _, s in kept])
+    return frame[list(SPECTRUM_COLUMNS)]
 
 
 def _joined(parts: Iterable[pd.DataFrame], columns: Iterable[str]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from deepprobe.runs.atomic import write_bytes
 
 SUMMARY = (
     "network", "tap", "view", "n_runs", "n_layers", "finite", "structural", "collapsed", "unresolved", "nonfinite",
-    "onset", "onset_live", "horizon", "kappa_median", "kappa_greatest", "live_median", "null_ratio", "accuracy",
+    "onset", "onset_live", "horizon", "kappa_median", "kappa_greatest", "live_median", "null_ratio_median", "accuracy",
     "majority_share",
 )  # fmt: skip
 """Columns of ``summary``."""

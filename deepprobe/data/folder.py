@@ -58,8 +58,8 @@ def load_image_folder(
     Raises:
         MissingDataError: If the folder, its class folders or their images are not there.
         DataError: If an image is damaged, or their sizes differ and input_size is None.
-        ConfigError: If an option is not allowed, the images would take more memory than the limit of ``resize_images``, or the path begins with
-            the home of a user who does not exist.
+        ConfigError: If an option is not allowed, the images would take more memory than the limit of
+            ``resize_images``, or the path begins with the home of a user who does not exist.
     """
     check_options(split, input_size=input_size, limit=limit, seed=seed)
     root = expanded(path)

@@ -28,7 +28,7 @@ from deepprobe.data.readers.idx import read_idx, read_idx_labels
 from deepprobe.data.readers.picture import read_mosaic, read_picture
 from deepprobe.errors import DataError
 
-many = settings(max_examples=500, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=500, deadline=10_000, suppress_health_check=[HealthCheck.too_slow])
 
 
 def message(function, *arguments, **options) -> str:

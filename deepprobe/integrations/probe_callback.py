@@ -35,8 +35,8 @@ class ProbeCallback:
         every: Length of training between probes, "1ep" or "500it". For chosen points: ``at("0it,5it,1ep")(callback)``.
         batches: Samples to probe on, the same each time; by default the context's ``probe_batches``.
         layers: Which layers, as in ``deepprobe.spectra``.
-        tap: Where representations are read, one a pass over the samples. ``block`` in a network without blocks, where no
-            layers are named, becomes ``output``.
+        tap: Where representations are read, one a pass over the samples. In a network without blocks, where no layers
+            are named, ``block`` becomes ``output``.
         view: How they become matrices, one a tap; or a single one for all.
         rows: Positions of each feature map that become rows in the view ``channels``, drawn at random; or "all".
         replay: Samples that are replayed in float64 to measure the arithmetic's own error; 0 leaves it out.

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from deepprobe.errors import ConfigError
 
-_LENGTH = re.compile(r"(?=\d)(?:(?P<epochs>\d{1,9})ep)?(?:(?P<iterations>\d{1,12})it)?\Z")
+_LENGTH = re.compile(r"(?=[0-9])(?:(?P<epochs>[0-9]{1,9})ep)?(?:(?P<iterations>[0-9]{1,12})it)?\Z")
 
 C = TypeVar("C")
 

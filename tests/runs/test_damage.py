@@ -1,0 +1,115 @@
+"""Kills, flipped bytes and truncations: none of them goes unnoticed, none of them loses what was acknowledged."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from deepprobe.errors import RunError
+from deepprobe.runs import open_run
+
+
+def everything(path):
+    """All that a reader can learn from a run."""
+    run = open_run(path)
+    spectra = {(step, key): v.tolist() for step in run.steps_probed() for key, v in run.spectra(step).items()}
+    return run.config, run.provenance, run.identity, run.status, run.message, spectra, run.records().to_csv()
+
+
+def files_of(run):
+    return sorted(p for p in run.path.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("status", ["running", "complete"])
+def test_a_flipped_byte_is_noticed_or_harmless(run, status):
+    run.set_status(status)
+    before = everything(run.path)
+    draw, refused, harmless = random.Random(1), 0, 0
+    for _ in range(150):
+        path = draw.choice(files_of(run))
+        content = path.read_bytes()
+        at = draw.randrange(len(content))
+        path.write_bytes(content[:at] + bytes([content[at] ^ (1 << draw.randrange(8))]) + content[at + 1 :])
+        try:
+            assert everything(run.path) == before, f"byte {at} of {path.name} changed what is read"
+            harmless += 1
+        except RunError as error:
+            assert str(run.path) in str(error), "the message names the file"
+            refused += 1
+        path.write_bytes(content)
+    assert refused > 60
+    if status == "complete":
+        assert harmless <= 5, "white space of the manifest at most"
+
+
+def test_a_truncated_file_is_refused_by_name(run):
+    run.set_status("complete")
+    draw = random.Random(2)
+    for path in files_of(run) * 3:
+        content = path.read_bytes()
+        cut = draw.randrange(len(content) - 1)
+        path.write_bytes(content[:cut])
+        with pytest.raises(RunError, match=str(path.name)):
+            everything(run.path)
+        path.write_bytes(content)
+    everything(run.path)
+
+
+def test_a_missing_file_is_named(run):
+    run.set_status("complete")
+    for path in files_of(run):
+        content = path.read_bytes()
+        path.unlink()
+        with pytest.raises(RunError, match=str(path.name)):
+            everything(run.path)
+        path.write_bytes(content)
+
+
+WRITER = """
+import sys
+import numpy as np
+import pandas as pd
+from deepprobe.records.frame import TIDY
+from deepprobe.runs import open_run
+
+run = open_run(sys.argv[1])
+step = int(run.records()["step"].max()) if len(run.records()) else 0
+print("ready", flush=True)
+while True:
+    step += 1
+    rows = [dict(step=step, epoch=step, split="test", measure=f"m{i}", value=1.0) for i in range(200)]
+    run.append(pd.DataFrame(rows, columns=list(TIDY)))
+    run.save_spectra(step % 5, {"k": np.full(2000, float(step))})
+    print(step, flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_a_whole_run(make):
+    run, draw, acknowledged = make(), random.Random(3), 0
+    for _ in range(8):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(run.path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(draw.uniform(0.0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        lines = process.stdout.read().split()
+        process.stdout.close()
+        process.wait()
+        acknowledged = int(lines[-1]) if lines else acknowledged
+        again = open_run(run.path)
+        records = again.records()
+        counts = records.groupby("step").size() if len(records) else pd.Series(dtype=int)
+        assert (counts == 200).all(), "no half append"
+        assert len(counts) in {acknowledged, acknowledged + 1}
+        for step in again.steps_probed():
+            assert len(set(again.spectra(step)["k"])) == 1
+        acknowledged = len(counts)
+        again.rewind(10**6)
+        assert not list(run.path.rglob(".*.aside"))
+    assert acknowledged > 0

@@ -117,7 +117,7 @@ class Projection(nn.Sequential):
         self.norm = style.normalisation(shape.n_out)
 
 
-class Stem(nn.Sequential):
+class Stem(nn.Module):
     """First convolution with its normalisation and activation, and a max pool for large images."""
 
     def __init__(self, n_in: int, n_out: int, style: Style, *, large: bool = False) -> None:
@@ -125,8 +125,12 @@ class Stem(nn.Sequential):
         self.conv = style.convolution(n_in, n_out, 7 if large else 3, stride=2 if large else 1)
         self.norm = style.normalisation(n_out)
         self.act = style.nonlinearity()
-        if large:
-            self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1) if large else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the first stage receives."""
+        out: Tensor = self.act(self.norm(self.conv(images)))
+        return out if self.pool is None else self.pool(out)
 
 
 class Block(nn.Module):
@@ -199,8 +203,8 @@ class PreActivationBlock(Block):
     """Normalisation and activation before each convolution, nothing after the addition (He et al. 2016).
 
     The first block of a network lacks the first pair, since the stem has just done that; the last block has one more
-    pair after its addition (``tail``). Projections read the activated input; they are normalised like those of the other
-    blocks, which the code published with the paper leaves out (896 of 1,704,154 parameters at 164 layers).
+    pair after its addition (``tail``). Projections read the activated input; they are normalised like those of the
+    other blocks, which the code published with the paper leaves out (896 of 1,704,154 parameters at 164 layers).
     """
 
     tail: nn.Module | None

@@ -18,6 +18,9 @@ _ENTRIES: dict[str, Entry] = {**lenet.ENTRIES, **vgg.ENTRIES, **alexnet.ENTRIES,
 _NAMES = sorted({*_ENTRIES, *residual.NAMES})
 _LARGEST_SEED = 2**63 - 1
 
+MOST_PARAMETERS = 2_000_000_000
+"""Cap on the size of a network: a damaged or hostile configuration must not fill the memory."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -78,7 +81,8 @@ def create_model(
 
     Raises:
         UnknownNameError: If there is no such network; the message has the nearest names.
-        ConfigError: If an option does not exist, contradicts the name, or has an impossible value.
+        ConfigError: If an option does not exist, contradicts the name, or has an impossible value, if the seed is no
+            integer from 0 to 2**63 - 1, or if the network would be larger than ``MOST_PARAMETERS``.
 
     Example:
         >>> create_model("resnet20", num_classes=10, seed=0).deepprobe_config
@@ -86,6 +90,9 @@ def create_model(
     """
     entry = _find(name)
     settings = _parse(entry, num_classes=num_classes, in_channels=in_channels, input_size=input_size, options=options)
+    n_parameters = _count(_blueprint(entry, settings))
+    if n_parameters > MOST_PARAMETERS:
+        raise ConfigError(f"{name}: {n_parameters:,} parameters with these options; the most is {MOST_PARAMETERS:,}")
     generator = torch.Generator("cpu").manual_seed(_seed(seed))
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         model = entry.build(settings)
@@ -150,13 +157,12 @@ def describe_model(
     settings = _parse(entry, num_classes=num_classes, in_channels=in_channels, input_size=input_size, options=options)
     if num_classes is None and settings.input_size >= 224:
         settings = entry.parse({**_given(1000, in_channels, input_size), **options})
-    with torch.device("meta"):
-        model = entry.build(settings)
+    model = _blueprint(entry, settings)
     return ModelInfo(
         name=entry.name,
         family=entry.family,
         depth=sum(1 for _ in weighted_layers(model)),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=_count(model),
         num_classes=settings.num_classes,
         input_size=settings.input_size,
         in_channels=settings.in_channels,
@@ -166,12 +172,25 @@ def describe_model(
 
 def _find(name: str) -> Entry:
     """Entry of a name, in any of the ways that people write it."""
+    if not isinstance(name, str):
+        raise UnknownNameError(f"no model {name!r}: a name is a string such as 'resnet20'")
     plain = re.sub(r"(?<=[a-z])-(?=\d)", "", name.lower()).replace("-", "_")
     problem = None if plain in _ENTRIES else residual.unknown_depth(plain)
     entry = _ENTRIES.get(plain) or residual.find(plain)
     if entry is None or problem:
         raise UnknownNameError(problem or f"no model {name!r}; {nearest(plain, {*_NAMES, *residual.FAMILIES})}")
     return entry
+
+
+def _blueprint(entry: Entry, settings: ModelOptions) -> ZooModel:
+    """The network without memory for its weights."""
+    with torch.device("meta"):
+        return entry.build(settings)
+
+
+def _count(model: ZooModel) -> int:
+    """Number of trainable parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _given(num_classes: int | None, in_channels: int | None, input_size: int | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass as record
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, SupportsIndex
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -97,13 +97,14 @@ class Entry:
         """
         for option in given:
             self._check_name(option)
+        chosen = {option: _plain(value) for option, value in given.items()}
         for option, value in self.fixed.items():
-            if given.get(option, value) != value:
+            if option in chosen and (type(chosen[option]) is not type(value) or chosen[option] != value):
                 raise ConfigError(
-                    f"{option}={given[option]!r} contradicts the name {self.name!r}, which means {option}={value!r}; "
+                    f"{option}={chosen[option]!r} contradicts the name {self.name!r}, which means {option}={value!r}; "
                     "leave the option out or take another name"
                 )
-        values = {**self.defaults, **{name: _plain(value) for name, value in given.items()}, **self.fixed}
+        values = {**self.defaults, **chosen, **self.fixed}
         try:
             return self.options(**values)
         except ValidationError as error:
@@ -121,9 +122,12 @@ class Entry:
 
 def _plain(value: object) -> object:
     """A NumPy integer as a Python one; everything else as it is."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         return value
-    return operator.index(value)
+    try:
+        return operator.index(value)
+    except TypeError:  # an array or tensor that is no integer
+        return value
 
 
 def _reasons(error: ValidationError) -> str:

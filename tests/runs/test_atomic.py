@@ -50,7 +50,7 @@ def test_a_full_disk_is_a_run_error_that_names_path_and_cause(tmp_path, monkeypa
 
 
 def test_a_missing_folder_is_a_run_error(tmp_path):
-    with pytest.raises(RunError, match="cannot write .*: No such file or directory; what was there before"):
+    with pytest.raises(RunError, match=r"cannot write .*: No such file or directory; what was there before"):
         write_bytes(tmp_path / "no" / "f", b"new")
 
 

@@ -59,7 +59,7 @@ def test_what_json_has_not_is_refused(tmp_path, config):
 
 
 def test_what_is_no_run_says_so(tmp_path):
-    with pytest.raises(RunError, match="there is no folder .*; a run is a folder written by deepprobe train"):
+    with pytest.raises(RunError, match=r"there is no folder .*; a run is a folder written by deepprobe train"):
         open_run(tmp_path / "none")
     with pytest.raises(RunError, match=r"is no run: it has no manifest.json"):
         open_run(tmp_path)

@@ -15,7 +15,10 @@ def test_plain_names_lead_to_a_child_of_the_folder(tmp_path, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../a", "a/b", "a\\b", "/etc", "-a", ".a", "_a", "a\0", "a\n", "a b", "ä", "A" * 101, "a:b", "~", "%2e", "\u202ea", None, 3],
+    [
+        "", ".", "..", "../a", "a/b", "a\\b",
+        "/etc", "-a", ".a", "_a", "a\0", "a\n", "a b", "ä", "A" * 101, "a:b", "~", "%2e", "\u202ea", None, 3,
+    ],
 )  # fmt: skip
 def test_other_names_are_refused(tmp_path, name):
     with pytest.raises(RunError, match="cannot name a run; use 1 to 100 letters, digits"):

@@ -1,0 +1,56 @@
+"""Loss and accuracy against a whole-set computation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax
+from torch import nn
+
+from deepprobe.errors import ShapeError
+from deepprobe.training import evaluate
+
+
+def test_numbers_are_those_of_the_whole_set(net, few):
+    model, (x, y) = net(), few[0]
+    found = evaluate(model, (x, y), batch_size=32)
+    model.eval()
+    logits = model(x).detach().double().numpy()
+    predicted = logits.argmax(1)
+    assert found["loss"] == pytest.approx(-log_softmax(logits, axis=1)[np.arange(130), y.numpy()].mean(), rel=1e-6)
+    assert found["accuracy"] == (predicted == y.numpy()).mean()
+    assert found["n_predicted_classes"] == len(set(predicted))
+    assert found["majority_share"] == np.bincount(predicted).max() / 130
+
+
+def test_modes_are_as_before(net, few):
+    model = net()
+    model.train()
+    model.bn1.eval()
+    before = [m.training for m in model.modules()]
+    evaluate(model, few[1])
+    assert [m.training for m in model.modules()] == before
+
+
+def test_nothing_gives_nothing(net):
+    assert evaluate(net(), []) == {}
+    assert evaluate(net(), (torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64))) == {}
+
+
+def test_a_model_of_nan_predicts_one_class_and_says_so(net, few):
+    model = net()
+    nn.init.constant_(model.classifier.weight, float("nan"))
+    found = evaluate(model, few[1])
+    assert np.isnan(found["loss"])
+    assert (found["n_predicted_classes"], found["majority_share"]) == (1.0, 1.0)
+
+
+def test_outputs_and_labels_that_do_not_fit_are_told(few):
+    x, y = few[1]
+    with pytest.raises(ShapeError) as error:
+        evaluate(nn.Identity(), (x, y))
+    assert str(error.value) == "the model must return logits of shape (40, classes), and returned (40, 1, 8, 8)"
+    three = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    with pytest.raises(ShapeError, match=r"^labels must lie in 0 … 2, the model's classes: Target \d is out of bounds"):
+        evaluate(three, (x, y))

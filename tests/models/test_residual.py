@@ -290,3 +290,30 @@ def test_legal_depths():
     assert not is_legal(1208, "basic")
     assert nearest_depths(0, ("basic",)) == [8]
     assert nearest_depths(10**9, ("bottleneck",)) == [1199]
+
+
+def test_grouped_bottleneck_is_that_of_the_papers():
+    block = create_model("resnext11", seed=0).features.stage2[0]
+    assert [m.groups for m in (block.conv1, block.conv2, block.conv3)] == [1, 4, 1]
+    assert [m.stride for m in (block.conv1, block.conv2, block.conv3)] == [(1, 1), (2, 2), (1, 1)]
+    x = torch.randn(2, 64, 8, 8)
+    groups = torch.relu(block.norm1(block.conv1(x))).chunk(4, dim=1)
+    kernels = block.conv2.weight.chunk(4)
+    grouped = torch.cat(
+        [torch.nn.functional.conv2d(g, k, stride=2, padding=1) for g, k in zip(groups, kernels, strict=True)], dim=1
+    )
+    branch = block.norm3(block.conv3(torch.relu(block.norm2(grouped))))
+    torch.testing.assert_close(block(x), torch.relu(branch + block.shortcut.norm(block.shortcut.conv(x))))
+
+
+def test_gradients_explode_towards_the_input_of_a_deep_plainnet_alone():
+    images = torch.randn(32, 3, 14, 14, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(32) % 10
+    ratios = {}
+    for name in ("plainnet110", "resnet110"):
+        model = create_model(name, seed=0)
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        first, last = model.features.stage1[0].conv1.weight.grad, model.features.stage3[-1].conv2.weight.grad
+        ratios[name] = (first.norm() / last.norm()).item()
+    assert ratios["plainnet110"] > 1e4
+    assert ratios["resnet110"] < 100

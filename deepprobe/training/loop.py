@@ -11,7 +11,7 @@ from warnings import warn
 import torch
 from tqdm.auto import tqdm
 
-from deepprobe.errors import CheckpointError, RunError
+from deepprobe.errors import CheckpointError, ConfigError, RunError
 from deepprobe.records.step import Every, Length, Step
 from deepprobe.runs import FolderRun
 from deepprobe.training.checkpoint import Checkpoint, load_checkpoint, put_weights, save_checkpoint
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = "checkpoints"
 CHECKPOINTS_KEPT = 2
-STEPS_BETWEEN_CHECKS = 50
-"""On a GPU the loss is looked at this often, and at an epoch's end; on a CPU, where looking costs nothing, always."""
+CHECKED_AT_ONCE, CHECKED_AT_ONCE_ON_CPU = 50, 1
+"""Losses looked at together: looking costs a GPU its queue, and a CPU nothing. An epoch's end looks at the rest."""
 FINAL = ("complete", "diverged")
 
 
@@ -142,7 +142,7 @@ class Loop:
         loss = classification_loss(logits, y, label_smoothing=config.label_smoothing)
         self.tally.add(logits.detach(), y, loss=loss)
         self.unchecked.append(loss.detach())
-        if self.device.type == "cpu" or len(self.unchecked) >= STEPS_BETWEEN_CHECKS:
+        if len(self.unchecked) >= (CHECKED_AT_ONCE_ON_CPU if self.device.type == "cpu" else CHECKED_AT_ONCE):
             self._check_losses(x, newest=self.step.index)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -272,6 +272,8 @@ def _newest(run: FolderRun, files: Sequence[str]) -> Checkpoint:
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """SGD or Adam over the parameters that are trained."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ConfigError(f"the {type(model).__name__} has no parameters to train")
     if config.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(

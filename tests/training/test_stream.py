@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -24,7 +26,7 @@ def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own():
     stream = TensorStream(numbered(50), batch_size=16, seed=1)
     first, second = seen(stream, 0), seen(stream, 1)
     assert [len(b) for b in first] == [16, 16, 16, 2]
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(50))
+    assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(50))
     assert first != second
     torch.manual_seed(5)
     assert first == seen(TensorStream(numbered(50), batch_size=16, seed=1), 0)
@@ -106,7 +108,7 @@ def test_other_batches_are_refused(batch, message):
 
 
 def test_the_split_is_a_partition_drawn_by_the_seed():
-    (x, y), (a, b) = split_off(numbered(50), share=0.1, seed=4)
+    (x, y), (_, b) = split_off(numbered(50), share=0.1, seed=4)
     assert len(b) == 5
     assert sorted(y.tolist() + b.tolist()) == list(range(50))
     assert x[:, 0].tolist() == y.tolist()

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from deepprobe.errors import ConfigError
 from deepprobe.reports.heatmaps import condition_heatmap, spectra_by_depth
@@ -143,7 +144,7 @@ def _rail(ax: Axes, table: pd.DataFrame, measure: str, limits: tuple[float, floa
     ax.yaxis.set_minor_locator(ticker.NullLocator())
     if not rows:
         return set()
-    ax.axhspan(1 - share, 1.0, transform=ax.get_xaxis_transform(), color="#EFEFEF", zorder=0, lw=0)
+    ax.add_patch(Rectangle((0, 1 - share), 1, share, transform=ax.transAxes, color="#EBEBEB", zorder=0.5, lw=0))
     seen: set[str] = set()
     for place, (index, name) in enumerate(rows):
         height = 1 - share * (place + 0.6) / (len(rows) + 0.2)
@@ -194,6 +195,7 @@ def rank_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str =
         raise ConfigError(f"measure={measure!r} is none of {', '.join(RANKS)}")
     table = last_facet(frame)
     ax = finish(axes(ax), x="depth", y=measure.replace("_", " "))
+    table.loc[table["status"].isin(["nonfinite", "empty"]), list(RANKS)] = np.nan
     if table[measure].notna().sum() == 0:
         return note(ax, "no rank was measured")
     entries = []
@@ -237,10 +239,9 @@ def units_by_depth(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for index, column in enumerate(counts):
         style, marker = look(index), MARKERS[index]
         every = max(1, len(rows) // 12)
-        ax.plot(
-            rows["depth"], rows[column] / rows["n_features"], marker=marker, markersize=3.5, markevery=every, **style
-        )
-        words = {"n_dead": "dead (always 0)", "n_constant": "constant", "n_duplicate": "duplicate"}[column]
+        shares = (rows[column] - (rows["n_dead"].fillna(0) if column == "n_constant" else 0)) / rows["n_features"]
+        ax.plot(rows["depth"], shares, marker=marker, markersize=3.5, markevery=every, **style)
+        words = {"n_dead": "dead (always 0)", "n_constant": "constant, not 0", "n_duplicate": "duplicate"}[column]
         entries.append((words, Line2D([], [], marker=marker, markersize=3.5, **style)))
     ax.set_ylim(-0.02, 1.02)
     ax.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
@@ -268,13 +269,14 @@ def training_curves(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str
     """
     columns = ["network", "run", "step", "epoch", "split", "measure", "value"]
     rows = frame.reindex(columns=columns)
-    rows = rows[rows["measure"] == measure]
+    rows = rows[rows["measure"] == measure].copy()
     ax = finish(axes(ax), x="step", y=measure.replace("$", r"\$"))
     if rows.empty:
         return note(ax, f"no {measure} was recorded".replace("$", r"\$"))
     when = "epoch" if rows["epoch"].notna().all() else "step"
     ax.set_xlabel(when)
-    rows[["network", "run", "split"]] = rows[["network", "run", "split"]].fillna("").astype(str)
+    for name in ("network", "run", "split"):
+        rows[name] = rows[name].astype(object).where(rows[name].notna(), "").astype(str)
     values = rows["value"].astype("float64")
     known = values[np.isfinite(values)]
     log = measure != "accuracy" and len(known) > 0 and known.min() > 0 and known.max() > 50 * known.min()

@@ -66,7 +66,7 @@ def learning(network: Network) -> str:
         says += f", against {span(shares, percent)} for always answering the most frequent class"
     classes = [f["n_predicted_classes"] for f in facts if not np.isnan(f["n_predicted_classes"])]
     if classes:
-        says += f"; it predicts {span(classes)} different class{'' if set(classes) == {1} else 'es'}"
+        says += f"; it predicts {'1 class' if set(classes) == {1} else span(classes) + ' different classes'}"
     return says + "."
 
 
@@ -144,8 +144,8 @@ def _collapse(last: pd.DataFrame, facts: Sequence[dict[str, Any]]) -> list[str]:
         return ["No layer has collapsed: none loses rank beyond what its structure explains."]
     rows = last[kinds(last) == "collapsed"]
     says = (
-        f"{_layers(facts, 'collapsed')} collapsed: also without dead and duplicate units σ_min is below what "
-        f"{_precision(rows)} can tell from zero"
+        f"{_layers(facts, 'collapsed', verb='have')} collapsed: also without dead and duplicate units the smallest "
+        f"singular value is below what {_precision(rows)} can tell from zero"
     )
     ranks = [f for f in lost if not np.isnan(f["lost_numerical_rank_median"])]
     if ranks:
@@ -223,12 +223,12 @@ def events(frame: pd.DataFrame) -> list[str]:
     if not first:
         return []
     when = [s for s in first if s is not None]
-    what = "a depth from which on nine tenths of the layers had collapsed or held NaN, over live units"
+    what = "nine tenths of the layers from some depth on had collapsed or held NaN, over live units,"
     if not when:
-        return [f"At no probe during training was there {what}."]
-    share = f", in {len(when)} of {len(first)} runs" if len(first) > 1 else ""
-    start = f"; at step {number(min(steps))} there was none" if not set(when) & steps else ""
-    return [f"During training there was {what} first at the probe of step {span(when)}{share}{start}."]
+        return [f"There was no probe during training at which {what.rstrip(',')}."]
+    share = f" in {len(when)} of {len(first)} runs" if len(first) > 1 else ""
+    start = f"; at step {number(min(steps))} this was not so" if not set(when) & steps else ""
+    return [f"The first probe at which {what} was that of step {span(when)}{share}{start}."]
 
 
 def comparison(networks: Sequence[Network]) -> Finding:
@@ -284,7 +284,7 @@ def brief(network: Network, tap: str, view: str) -> str:
     if not facts:
         return "nothing measured"
     blind = [f["unresolved"] for f in facts]
-    unknown = f" ({span(blind)} unresolved)" if any(blind) else ""
+    unknown = f" ({span(blind)} of {span([f['n_layers'] for f in facts])} unresolved)" if any(blind) else ""
     bad = [f["n_layers"] - f["finite"] - f["structural"] - f["unresolved"] for f in facts]
     if all(f["unresolved"] == f["n_layers"] for f in facts):
         return "unresolved at every layer"
@@ -336,7 +336,7 @@ def _layers(facts: Sequence[dict[str, Any]], key: str, *, verb: str = "are") -> 
     """``3 layers are``, ``1 layer is``, ``54.3 (52–57) layers are``."""
     values = [f[key] for f in facts]
     if set(values) == {1}:
-        return "1 layer " + {"are": "is", "hold": "holds"}[verb]
+        return "1 layer " + {"are": "is", "hold": "holds", "have": "has"}[verb]
     return f"{span(values)} layers {verb}"
 
 

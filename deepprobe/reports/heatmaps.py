@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, to_rgb
-from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
 from deepprobe.errors import ShapeError
@@ -20,7 +19,13 @@ SPECTRUM_ROWS = 64
 SMALLEST_SHARE = 1e-16
 
 
-def condition_heatmap(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str = "condition_number") -> Axes:
+def condition_heatmap(
+    frame: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    measure: str = "condition_number",
+    limits: tuple[float, float] | None = None,
+) -> Axes:
     """log10 of the condition number over depth (across) and training (upward), of one run.
 
     Infinity and *not known* (unresolved, NaN in the layer) have colours of their own; what was not probed is white.
@@ -29,6 +34,7 @@ def condition_heatmap(frame: pd.DataFrame, ax: Axes | None = None, *, measure: s
         frame: Wide table of one tap and view with the columns ``step`` or ``epoch``; the first run in it is drawn.
         ax: Axes to draw on; a new figure's by default.
         measure: Column to draw.
+        limits: Least and greatest condition number of the colours, to compare networks; of the data by default.
 
     Returns:
         The axes.
@@ -51,33 +57,29 @@ def condition_heatmap(frame: pd.DataFrame, ax: Axes | None = None, *, measure: s
     finish(ax, x="depth", y=when).grid(visible=False)
     values = grid.to_numpy(dtype="float64")
     unknown = (bad == True).to_numpy(dtype=bool)  # noqa: E712 – NaN where not probed
-    image = _paint(ax, values, unknown, probed.to_numpy(dtype=bool))
+    shown = values[np.isfinite(values) & (values > 0) & ~unknown]
+    low, high = limits or ((float(shown.min()), float(shown.max())) if len(shown) else (1.0, 10.0))
+    image = _paint(ax, values, unknown, probed.to_numpy(dtype=bool), np.log10(low), np.log10(high))
     _name_ticks(ax, list(grid.columns), list(grid.index))
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02)
     bar.set_label("log₁₀ κ")
-    shown = {"infinite": (INFINITE, np.isinf(values) & ~unknown), "not known": (UNKNOWN, unknown)}
-    legend(ax, [(name, Patch(facecolor=colour)) for name, (colour, cells) in shown.items() if cells.any()])
+    marks = {"infinite": (INFINITE, np.isinf(values) & ~unknown), "not known": (UNKNOWN, unknown)}
+    legend(ax, [(name, Patch(facecolor=colour)) for name, (colour, cells) in marks.items() if cells.any()])
     return ax
 
 
-def _paint(ax: Axes, values: np.ndarray, unknown: np.ndarray, probed: np.ndarray) -> mpl.cm.ScalarMappable:
-    """Draw the grid as one image, the lowest row first; returns what the colour bar shows."""
-    finite = np.isfinite(values) & (values > 0)
-    logs = np.log10(np.where(finite, values, 1.0))
-    known = logs[finite & ~unknown]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    scale = mpl.cm.ScalarMappable(Normalize(low, high if high > low else low + 1), mpl.colormaps["cividis"])
+def _paint(
+    ax: Axes, values: np.ndarray, unknown: np.ndarray, probed: np.ndarray, low: float, high: float
+) -> mpl.cm.ScalarMappable:
+    """Draw the grid as one image, the lowest row first; returns what the colour bar shows, a decade at least."""
+    logs = np.log10(np.where(np.isfinite(values) & (values > 0), values, 1.0))
+    scale = mpl.cm.ScalarMappable(Normalize(low, max(high, low + 1)), mpl.colormaps["cividis"])
     picture = np.asarray(scale.to_rgba(logs))[..., :3]
     picture[np.isinf(values)] = to_rgb(INFINITE)
     picture[unknown] = to_rgb(UNKNOWN)
     picture[~probed] = to_rgb(UNPROBED)
-    _image(ax, picture)
+    ax.imshow(picture, aspect="auto", origin="lower", interpolation="nearest", rasterized=True)
     return scale
-
-
-def _image(ax: Axes, picture: np.ndarray) -> AxesImage:
-    """A picture of square cells, stretched over the axes."""
-    return ax.imshow(picture, aspect="auto", origin="lower", interpolation="nearest", rasterized=True)
 
 
 def _name_ticks(ax: Axes, columns: list[float], rows: list[float]) -> None:
@@ -88,7 +90,7 @@ def _name_ticks(ax: Axes, columns: list[float], rows: list[float]) -> None:
     ax.set_yticks(up, [f"{rows[i]:g}" for i in up])
 
 
-def spectra_by_depth(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def spectra_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, lowest: float | None = None) -> Axes:
     """Singular spectra over depth: colour is log10 of sigma_i / sigma_1, upward is the position i / m from the top.
 
     A healthy layer's column is bright down to the bottom; a collapsed one is bright at the top only.
@@ -96,6 +98,7 @@ def spectra_by_depth(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Args:
         frame: One network's spectra of one tap and view, as ``spectra_frame`` makes them.
         ax: Axes to draw on; a new figure's by default.
+        lowest: sigma_i / sigma_1 of the darkest colour, to compare networks; the smallest in the data by default.
 
     Returns:
         The axes.
@@ -121,7 +124,8 @@ def spectra_by_depth(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         values = rows.sort_values("share")["value"].to_numpy(dtype="float64")
         columns.append(values[np.minimum((at * len(values)).astype(int), len(values) - 1)])
     logs = np.log10(np.maximum(np.array(columns).T, SMALLEST_SHARE))
-    low = min(-1.0, float(np.floor(logs.min())))
+    least = float(logs.min()) if lowest is None else float(np.log10(max(lowest, SMALLEST_SHARE)))
+    low = min(-1.0, float(np.floor(least)))
     image = ax.imshow(
         logs,
         aspect="auto",

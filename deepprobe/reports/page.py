@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -143,7 +144,7 @@ def _spectra(group: Sequence[Network]) -> Section:
             ends = rows.loc[rows.groupby("depth")["share"].idxmax(), "value"]
             panel = _panel(
                 f"spectra-{i}-{j}",
-                partial(figures.spectra_by_depth, rows),
+                partial(figures.spectra_by_depth, rows, lowest=_lowest(group, tap, view)),
                 caption=f"{network.name}{_first_run(network)}: {where}.",
                 alt=f"Singular values relative to the largest, by depth, of {network.name}, {where}: the smallest is "
                 f"between {number(ends.min())} and {number(ends.max())} of the largest, depending on the layer.",
@@ -176,7 +177,7 @@ def _heatmaps(group: Sequence[Network]) -> Section:
                 continue
             panel = _panel(
                 f"heatmap-{i}-{j}",
-                partial(figures.condition_heatmap, rows),
+                partial(figures.condition_heatmap, rows, limits=_limits(group, tap, view)),
                 caption=f"{network.name}{_first_run(network)}: {where}.",
                 alt=f"Condition number of {network.name} over depth and {steps} probes during training, {where}. "
                 f"At the last: {brief(network, tap, view)} (over live units).",
@@ -187,6 +188,18 @@ def _heatmaps(group: Sequence[Network]) -> Section:
         "heatmap", "Condition number over training", shown,
         "Depth across, training upward, colour is log₁₀ κ (as measured, dead units included).",
     )  # fmt: skip
+
+
+def _limits(group: Sequence[Network], tap: str, view: str) -> tuple[float, float] | None:
+    """Least and greatest finite κ of all networks in a tap and view."""
+    values = pd.concat([facet(n.layers, tap, view)["condition_number"] for n in group])
+    values = values[np.isfinite(values)]
+    return (float(values.min()), float(values.max())) if len(values) else None
+
+
+def _lowest(group: Sequence[Network], tap: str, view: str) -> float:
+    """Smallest σᵢ / σ₁ of all networks in a tap and view."""
+    return float(min(facet(n.spectra, tap, view)["value"].min() for n in group if len(facet(n.spectra, tap, view))))
 
 
 def _training(group: Sequence[Network]) -> Section:

@@ -206,9 +206,7 @@ def _named(source: Any) -> list[tuple[str, Any]]:
         return [
             (one.name if isinstance(one, RunLike) else f"network {i}", one) for i, one in enumerate(source, start=1)
         ]
-    raise ShapeError(
-        f"a report is made from tables of condition_numbers and from runs, not from {type(source).__name__}"
-    )
+    raise ShapeError(f"a report is made from tables of condition_numbers and runs, not from {type(source).__name__}")
 
 
 def _split_by_network(table: pd.DataFrame) -> list[tuple[str, Any]]:
@@ -272,7 +270,7 @@ def _network(title: str, members: Sequence[tuple[str, Any]]) -> Network:
         point = {"network": title, "run": name}
         if isinstance(one, pd.DataFrame):
             layers.append(layer_table(one, **(point if "run" not in one.columns else {"network": title})))
-            runs.extend(RunFacts(n) for n in layers[-1]["run"].unique())
+            runs.extend(RunFacts(n) for n in (layers[-1]["run"].unique() if len(one) else [name]))
         elif isinstance(one, Mapping):
             layers.append(layer_table(pd.DataFrame([s.row() for s in one.values()]), **point))
             spectra.append(spectra_frame(one, network=title, run=name))

@@ -26,7 +26,7 @@ STATUSES = {
     "singular-at-precision": "singular at this precision",
     "singular-exact": "certainly singular",
     "zero": "all zero",
-    "unresolved": "unresolved: arithmetic error too large",
+    "unresolved": "unresolved",
     "nonfinite": "holds NaN or infinity",
     "empty": "nothing measured",
 }
@@ -88,8 +88,8 @@ def number(value: float, *, digits: int = 3) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage with one digit: ``97.5 %``."""
-    return f"{100 * share:.1f} %"
+    """A share as a percentage with one digit, its sign held by a no-break space: ``97.5 %``."""
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
 def span(values: Sequence[float], text: Any = number) -> str:

@@ -17,7 +17,7 @@ LETTERS = "fscdbunez"
 
 
 def spectrum(letter, depth, *, tap="block", view="channels", kappa=10.0, floor=float("nan"), layer=None):
-    """f finite, c collapsed, d dead units only, D dead and collapsed, b rank bound, s n < d, u unresolved, n NaN, e, z."""
+    """f finite, c collapsed, d dead units, D dead and collapsed, b rank bound, s n < d, u unresolved, n NaN, e, z."""
     sigma = np.geomspace(kappa, 1.0, D)
     units, reasons, live, bound, n_rows = Units(), (), kappa, D, N
     if letter in "cD":

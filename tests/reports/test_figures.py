@@ -1,0 +1,177 @@
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from deepprobe.errors import ConfigError, ShapeError
+from deepprobe.reports import (
+    condition_by_depth,
+    condition_heatmap,
+    rank_by_depth,
+    spectra_by_depth,
+    spectra_frame,
+    training_curves,
+    units_by_depth,
+)
+from deepprobe.reports.style import COLOURS, GREY
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+def words(ax):
+    return [t.get_text() for t in ax.get_legend().get_texts()]
+
+
+def networks(make_table, **letters):
+    return pd.concat([make_table(w).assign(network=name) for name, w in letters.items()])
+
+
+@pytest.mark.parametrize("draw", [condition_by_depth, rank_by_depth, condition_heatmap, units_by_depth])
+def test_axes_given_are_drawn_on_and_returned(draw, make_table):
+    before = dict(mpl.rcParams)
+    ax = plt.figure().add_subplot()
+    assert draw(make_table("fcd"), ax) is ax
+    assert draw(make_table("fcd"), ax=None) is not ax
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("draw", [condition_by_depth, rank_by_depth, condition_heatmap, units_by_depth])
+def test_views_and_taps_are_never_mixed(draw, make_table):
+    mixed = pd.concat([make_table("ff", view="samples"), make_table("ff", view="channels")])
+    with pytest.raises(ConfigError) as caught:
+        draw(mixed)
+    assert str(caught.value) == (
+        "a figure shows one tap and one view; this frame holds tap='block' with view='samples' and tap='block' with "
+        "view='channels': pick one, for example frame[(frame.tap == 'block') & (frame.view == 'samples')]"
+    )
+
+
+@pytest.mark.parametrize(
+    "draw", [condition_by_depth, rank_by_depth, condition_heatmap, units_by_depth, spectra_by_depth]
+)
+def test_nothing_to_show_is_said(draw, make_table):
+    frame = spectra_frame({}) if draw is spectra_by_depth else make_table("f").head(0)
+    ax = draw(frame)
+    assert any(text.get_text().startswith(("no ", "No ")) for text in ax.texts)
+
+
+def test_condition_line_has_the_finite_layers_and_the_rail_the_rest(make_table):
+    ax = condition_by_depth(make_table("ffcdnu", kappa=40.0))
+    line = ax.lines[0]
+    np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3, 4, 5, 6])
+    np.testing.assert_allclose(line.get_ydata(), [40.0, 40.0, np.nan, np.nan, np.nan, np.nan])
+    rail = [a for a in ax.lines if a.get_transform() == ax.get_xaxis_transform()]
+    assert sorted(x for a in rail for x in a.get_xdata()) == [3, 4, 5, 6]
+    top = ax.transAxes.inverted().transform(ax.transData.transform((1, 40.0)))[1]
+    assert all(0 < y < 1 for a in rail for y in a.get_ydata())
+    assert min(y for a in rail for y in a.get_ydata()) > top
+    assert words(ax) == [
+        "", "Gaussian, same shape", "singular at this precision", "certainly singular", "unresolved",
+        "holds NaN or infinity",
+    ]  # fmt: skip
+
+
+def test_every_network_stands_in_the_legend_whatever_its_name(make_table):
+    frame = networks(make_table, **{"_hidden": "fc", "$\\frac{": "ff", "<b>": "fd"})
+    ax = condition_by_depth(frame)
+    assert words(ax)[:3] == ["_hidden", "\\$\\frac{", "<b>"]
+    ax.figure.canvas.draw()
+
+
+def test_thirty_networks_look_different(make_table):
+    frame = networks(make_table, **{f"n{i}": "ff" for i in range(30)})
+    ax = condition_by_depth(frame)
+    looks = {(line.get_color(), str(line._unscaled_dash_pattern), line.get_marker()) for line in ax.lines[:30]}
+    assert len(looks) == 30
+
+
+@pytest.mark.parametrize("measure", ["condition_number_live", "condition_number_rank", "condition_number_bound"])
+def test_other_condition_numbers(measure, make_table):
+    assert "κ" in condition_by_depth(make_table("fdb"), measure=measure).get_ylabel()
+
+
+def test_measures_that_are_none_are_told(make_table):
+    with pytest.raises(ConfigError, match="measure='kappa' is none of condition_number, "):
+        condition_by_depth(make_table("f"), measure="kappa")
+    with pytest.raises(ConfigError, match="measure='rank' is none of numerical_rank, "):
+        rank_by_depth(make_table("f"), measure="rank")
+
+
+def test_rank_line_and_its_bound(make_table):
+    ax = rank_by_depth(make_table("fcn"), measure="numerical_rank")
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [64, 5, np.nan])
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), [64, 64, 64])
+
+
+def test_units_are_shares_and_dead_ones_count_once(make_table):
+    ax = units_by_depth(make_table("fd"))
+    dead, constant, duplicate = (line.get_ydata() for line in ax.lines)
+    np.testing.assert_allclose(dead, [0, 4 / 64])
+    np.testing.assert_allclose(constant, [0, 0])
+    np.testing.assert_allclose(duplicate, [0, 0])
+
+
+def test_heat_map_has_colours_of_its_own_for_infinite_and_unknown(make_table):
+    first, second = make_table("fff", kappa=10.0), make_table("fcu", kappa=1000.0)
+    frame = pd.concat([first.assign(step=0), second.assign(step=10).iloc[:2], second.assign(step=20)])
+    ax = condition_heatmap(frame)
+    picture = ax.images[0].get_array()
+    assert picture.shape[:2] == (3, 3)
+    colours = {tuple(np.round(c, 4)) for c in picture.reshape(-1, 3)}
+    infinite, unknown = mpl.colors.to_rgb("#B80058"), mpl.colors.to_rgb("#8C8C8C")
+    np.testing.assert_allclose(picture[1, 1], infinite)
+    np.testing.assert_allclose(picture[2, 2], unknown)
+    np.testing.assert_allclose(picture[1, 2], (1, 1, 1))  # not probed
+    assert len(colours) == 5  # two finite ones
+    assert words(ax) == ["infinite", "not known"]
+
+
+def test_heat_map_limits_are_shared_where_they_are_given(make_table):
+    narrow = condition_heatmap(make_table("f", kappa=10.0), limits=(1.0, 1e6)).images[0].get_array()
+    own = condition_heatmap(make_table("f", kappa=10.0)).images[0].get_array()
+    assert not np.allclose(narrow, own)
+
+
+def test_spectra_are_ordered_by_depth_and_relative_to_the_first(make_spectrum):
+    frame = spectra_frame({str(d): make_spectrum("f", d, kappa=10.0**d) for d in (2, 1)})
+    ax = spectra_by_depth(frame)
+    picture = ax.images[0].get_array()
+    assert picture.shape == (64, 2)
+    np.testing.assert_allclose(picture[0], [0, 0], atol=1e-12)
+    np.testing.assert_allclose(picture[-1], [-1, -2], atol=1e-12)
+
+
+def test_spectra_of_zeros_stand_at_the_lower_end(make_spectrum):
+    ax = spectra_by_depth(spectra_frame({"a": make_spectrum("d", 1)}))
+    assert ax.images[0].get_array().min() == -16
+
+
+def test_spectra_need_their_columns():
+    with pytest.raises(ShapeError, match="frame of spectra lacks depth, share, value; deepprobe"):
+        spectra_by_depth(pd.DataFrame({"a": [1]}))
+
+
+def test_training_curves_have_a_line_a_split_and_mark_what_is_not_finite(make_run, make_table):
+    metrics = make_run("a", {}, accuracy=0.9).metrics()
+    ax = training_curves(metrics)
+    assert words(ax) == ["a", "train", "test"]
+    metrics.loc[metrics["measure"] == "loss", "value"] = [np.nan, np.inf, *([1e6] * 3), *([0.1] * 17)]
+    ax = training_curves(metrics, measure="loss")
+    assert ax.get_yscale() == "log"
+    assert sum(len(a.get_xdata()) for a in ax.lines if a.get_transform() == ax.get_xaxis_transform()) == 2
+    assert training_curves(metrics, measure="$x$").texts[0].get_text() == r"no \$x\$ was recorded"
+
+
+def luminance(colour):
+    parts = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colors.to_rgb(colour)]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+@pytest.mark.parametrize("colour", [*COLOURS, GREY, "#404040", "#00558a", "#1a1a1a"])
+def test_text_and_lines_have_a_contrast_of_at_least_four_and_a_half(colour):
+    assert 1.05 / (luminance(colour) + 0.05) >= 4.5

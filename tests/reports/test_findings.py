@@ -1,0 +1,198 @@
+"""Every sentence, on data made for it."""
+
+import pytest
+
+from deepprobe.reports.findings import comparison, findings
+from deepprobe.reports.source import networks
+
+NB = "\u00a0"
+
+
+def said(source):
+    """Everything that is said of a source with one network."""
+    (finding,) = findings(networks(source))
+    return [*finding.sentences, *finding.more]
+
+
+def test_healthy(make_table):
+    assert said(make_table("ffff", view="samples")) == [
+        "No training was recorded with these numbers, so nothing is said about whether the network learns.",
+        "Block outputs, samples view: the condition number is finite at every one of 4 layers.",
+        "No layer has collapsed: none loses rank beyond what its structure explains.",
+        "Where it is finite, κ is 10 throughout, median 10; the median layer has 2 times the κ of a Gaussian matrix of "
+        "its shape.",
+    ]
+
+
+def test_collapse(make_table):
+    assert said(make_table("ffffcccc"))[1:] == [
+        "Block outputs, channels view: the condition number is finite at 4 of 8 layers; from depth 5 on, at least nine "
+        "tenths of the layers are not finite.",
+        "4 layers have collapsed: also without dead and duplicate units the smallest singular value is below what "
+        "float32 can tell from zero, with a median numerical rank of 5 out of 64 and a median effective rank of 1.76.",
+        "From depth 5 on, at least nine tenths of the layers have collapsed or hold NaN, over live units too.",
+        "Where it is finite, κ is 10 throughout, median 10; the median layer has 2 times the κ of a Gaussian matrix of "
+        "its shape.",
+    ]
+
+
+def test_dead_units_only(make_table):
+    assert said(make_table("fddd"))[1:] == [
+        "Block outputs, channels view: the condition number is finite at 1 of 4 layers; from depth 2 on, at least nine "
+        "tenths of the layers are not finite.",
+        "3 layers are singular by structure only: dead units (3 layers); over live units the condition number there "
+        "and elsewhere is 10 throughout.",
+        "No layer has collapsed: none loses rank beyond what its structure explains.",
+        "Where it is finite, κ is 10 throughout, median 10; the median layer has 2 times the κ of a Gaussian matrix of "
+        "its shape.",
+    ]
+
+
+def test_rank_bound_only(make_table):
+    text = said(make_table("fb"))
+    assert "1 layer is singular by structure only: a rank that the architecture bounds (1 layer)" in text[2]
+    assert text[3] == "No layer has collapsed: none loses rank beyond what its structure explains."
+
+
+def test_fewer_rows_than_units(make_table):
+    assert "fewer rows than units (2 layers)" in said(make_table("ss"))[2]
+
+
+def test_unresolved_claims_nothing_and_gives_the_horizon(make_table):
+    text = said(make_table("ffuu"))
+    assert text[3:] == [
+        "2 layers are unresolved: the arithmetic's own error, measured by a float64 replay, exceeds 1 % of σ₁, so "
+        "nothing is claimed about them.",
+        "Where it is finite, κ is 10 throughout, median 10; the median layer has 2 times the κ of a Gaussian matrix of "
+        "its shape.",
+        "Precision horizon at depth 3: there the arithmetic's own error, measured by a float64 replay, first exceeds 1 "
+        "% of σ₁.",
+    ]
+
+
+def test_a_replay_without_horizon_says_so(make_table):
+    assert said(make_table("ff", floor=1e-6))[-1] == (
+        "No precision horizon: a float64 replay stays within 1 % of σ₁ at every layer that it measured."
+    )
+
+
+def test_nan_in_one_layer(make_table):
+    assert "1 layer holds NaN or infinite activations." in said(make_table("fffn"))
+
+
+def test_nothing_measured(make_table):
+    assert said(make_table(""))[1:] == ["No layer was measured."]
+    assert said(make_table("ee"))[1:] == ["Block outputs, channels view: nothing was measured (no rows)."]
+
+
+def learner(make_run, make_table, **options):
+    return said(make_run("run", {1: make_table("ff")}, **options))[0]
+
+
+def test_learning_is_told_with_the_majority_and_the_classes(make_run, make_table):
+    assert learner(make_run, make_table, accuracy=0.975) == (
+        f"It learns: test accuracy 97.5{NB}%, against 10.0{NB}% for always answering the most frequent class; it "
+        "predicts 10 different classes."
+    )
+    assert learner(make_run, make_table, accuracy=0.1, classes=1.0) == (
+        f"It does not learn: test accuracy 10.0{NB}%, against 10.0{NB}% for always answering the most frequent class; "
+        "it predicts 1 class."
+    )
+
+
+def test_three_seeds_give_mean_and_range(make_run, make_table):
+    letters = ("fffccccc", "ffccccccc"[:8], "ffffcccc")
+    runs = [
+        make_run(
+            f"plain-{s}", {1: make_table(w)}, config={"model": {"name": "plain"}, "training": {"seed": s}}, accuracy=a
+        )
+        for s, (w, a) in enumerate(zip(letters, (0.1, 0.12, 0.11), strict=True))
+    ]
+    text = said(runs)
+    assert text[0].startswith(
+        f"It does not learn in any of 3 runs: test accuracy 11.0{NB}% (10.0{NB}%–12.0{NB}%) over 3 runs"
+    )
+    assert text[1] == (
+        "Block outputs, channels view (mean and range over 3 runs): the condition number is finite at 3 (2–4) of 8 "
+        "layers; from depth 4 (3–5) on in 3 of 3 runs, at least nine tenths of the layers are not finite."
+    )
+
+
+def test_order_of_events(make_run, make_table):
+    tables = {0: make_table("ffff"), 10: make_table("ffff"), 20: make_table("fccc")}
+    assert said(make_run("r", tables))[-1] == (
+        "The first probe at which nine tenths of the layers from some depth on had collapsed or held NaN, over live "
+        "units, was that of step 20; at step 0 this was not so."
+    )
+    tables = {0: make_table("fccc"), 20: make_table("fccc")}
+    assert said(make_run("r", tables))[-1].endswith("over live units, was that of step 0.")
+    tables = {0: make_table("ffff"), 20: make_table("dddd")}
+    assert said(make_run("r", tables))[-1] == (
+        "There was no probe during training at which nine tenths of the layers from some depth on had collapsed or "
+        "held NaN, over live units."
+    )
+
+
+def together(make_run, make_table, plain, residual, **accuracies):
+    runs = [
+        make_run("plainnet164", {1: make_table(plain)}, accuracy=accuracies.get("plain", 0.1)),
+        make_run("resnet164", {1: make_table(residual)}, accuracy=accuracies.get("residual", 0.97)),
+    ]
+    return comparison(networks(runs)).sentences
+
+
+CLAIM = (
+    "the claim of the 164-layer study (Oyedotun, Al Ismaeil and Aouada) that a plain network is singular from some "
+    "depth on and a residual one never"
+)
+
+
+def test_the_studys_claim_is_stated_where_the_data_show_it(make_run, make_table):
+    assert together(make_run, make_table, "ffcccc", "ffffdf") == (
+        f"resnet164 (test accuracy 97.0{NB}%) learns; plainnet164 (test accuracy 10.0{NB}%) does not learn.",
+        "Block outputs, channels view, over live units – plainnet164: not finite from depth 3 on; resnet164: finite at "
+        "every layer.",
+        f"In block outputs, channels view, these data show {CLAIM}.",
+    )
+
+
+def test_and_denied_where_they_do_not(make_run, make_table):
+    text = together(make_run, make_table, "ffffff", "ffffff")
+    assert text[-1] == (
+        f"In block outputs, channels view, these data do not show {CLAIM}: plainnet164 does not lose rank from some "
+        "depth on in every run."
+    )
+    text = together(make_run, make_table, "cccccc", "ffffcc")
+    assert text[-1].endswith(": resnet164 loses rank from some depth on in at least one run.")
+
+
+def test_and_left_open_where_arithmetic_cannot_tell(make_run, make_table):
+    text = together(make_run, make_table, "ffuuuu", "ffffff")
+    assert text[-1] == (
+        "In block outputs, channels view, these data cannot decide whether only a plain network becomes singular: over "
+        "half the layers of plainnet164 are unresolved."
+    )
+    assert "plainnet164: finite at every resolved layer (4 of 6 unresolved)" in text[1]
+
+
+def test_no_claim_without_both_sorts(make_table):
+    finding = comparison(networks({"a": make_table("ff"), "b": make_table("cc")}))
+    assert finding.sentences == (
+        "Block outputs, channels view, over live units – a: finite at every layer; b: not finite from depth 1 on.",
+    )
+
+
+def test_networks_without_a_common_view(make_table):
+    pair = {"a": make_table("ff", view="samples"), "b": make_table("ff", view="channels")}
+    assert comparison(networks(pair)).sentences == (
+        "These networks have no tap and view in common, so their layers are not compared.",
+    )
+
+
+@pytest.mark.parametrize("letters", ["f", "c", "d", "u", "n", "z", "e", "b", "fcdbsunez" * 3])
+def test_any_mixture_gives_whole_sentences(make_table, letters):
+    for sentence in said(make_table(letters)):
+        assert sentence[0].isupper() or sentence[0].isdigit()
+        assert sentence.endswith(".")
+        assert "nan" not in sentence
+        assert "None" not in sentence

@@ -20,39 +20,63 @@ OnTensor = Callable[[LayerCall, Tensor], None]
 class ForwardState:
     """Where a forward pass stands; shared by all hooks of one attachment.
 
+    Args:
+        on_tensor: Called with each tensor, inside the forward pass.
+        compilable: Keep the compiler from tracing into the recording; costs importing it.
+
     Attributes:
         active: Whether hooks record; while False each costs this one test.
     """
 
-    def __init__(self, on_tensor: OnTensor) -> None:
+    def __init__(self, on_tensor: OnTensor, *, compilable: bool = False) -> None:
         self.active = True
-        self.on_tensor = on_tensor
-        self.running = False
-        self.depth = 0
-        self.order = 0
-        self.calls: Counter[str] = Counter()
+        self._on_tensor = on_tensor
+        self._running = False
+        self._depth = 0
+        self._order = 0
+        self._calls: Counter[str] = Counter()
+        opaque: Callable[[Any], Any] = torch.compiler.disable if compilable else lambda function: function
+        self.start, self.stop = opaque(self._start), opaque(self._stop)
+        self.before, self.after = opaque(self._before), opaque(self._after)
 
-    def start(self) -> None:
+    def _start(self) -> None:
         """Begin a forward pass of the whole model."""
-        self.running = True
-        self.depth = self.order = 0
-        self.calls.clear()
+        self._running = True
+        self._depth = self._order = 0
+        self._calls.clear()
 
-    def record(self, name: str, module: nn.Module, tap: str, value: object) -> None:
+    def _stop(self) -> None:
+        """End it; what a checkpointed block computes again in the backward pass is not recorded."""
+        self._running = False
+
+    def _before(self, hook: _Hook, module: nn.Module, given: tuple[Any, ...]) -> None:
+        """Count a layer's depth, and read what goes in."""
+        if not self._running:
+            return
+        if hook.counts:
+            self._depth += 1
+        if hook.tap == "input":
+            self._record(hook, module, given[0] if len(given) == 1 else given)
+
+    def _after(self, hook: _Hook, module: nn.Module, output: object) -> None:
+        """Read what comes out."""
+        if self._running:
+            self._record(hook, module, output)
+
+    def _record(self, hook: _Hook, module: nn.Module, value: object) -> None:
         """Hand every floating-point tensor inside a value on, as the next call of this layer."""
-        self.calls[name] += 1
+        self._calls[hook.name] += 1
+        number, kind = self._calls[hook.name], type(module).__name__
         for path, tensor in tensors_in(value):
-            call = LayerCall(self.depth, self.order, name + path, self.calls[name], type(module).__name__, tap)
-            self.order += 1
-            self.on_tensor(call, tensor)
+            call = LayerCall(self._depth, self._order, hook.name + path, number, kind, hook.tap)
+            self._order += 1
+            self._on_tensor(call, tensor)
 
 
 class _Hook:
     """A hook that can be copied and pickled with its model: the copy does nothing."""
 
-    def __init__(
-        self, state: ForwardState | None = None, name: str = "", tap: str = "", *, counts: bool = False
-    ) -> None:
+    def __init__(self, state: ForwardState | None = None, name: str = "", tap: str = "", counts: bool = False) -> None:
         self.state, self.name, self.tap, self.counts = state, name, tap, counts
 
     def __deepcopy__(self, memo: object) -> _Hook:
@@ -67,32 +91,29 @@ class _Hook:
             self.state.start()
 
     def stop(self, module: nn.Module, args: object, output: object) -> None:
-        """After it; what a checkpointed block recomputes in the backward pass is not recorded."""
-        if self.state is not None:
-            self.state.running = False
+        """After it, and after an error in it."""
+        if self.state is not None and self.state.active:
+            self.state.stop()
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before a layer's forward: count its depth, and read what goes in."""
-        state = self.state
-        if state is None or not (state.active and state.running):
-            return
-        if self.counts:
-            state.depth += 1
-        if self.tap == "input":
-            given = (*args, *kwargs.values())
-            state.record(self.name, module, self.tap, given[0] if len(given) == 1 else given)
+        """Before a layer's forward."""
+        if self.state is not None and self.state.active:
+            self.state.before(self, module, (*args, *kwargs.values()))
 
     def after(self, module: nn.Module, args: object, output: object) -> None:
-        """After a layer's forward: read what comes out."""
-        state = self.state
-        if state is None or not (state.active and state.running):
-            return
-        state.record(self.name, module, self.tap, output)
+        """After a layer's forward."""
+        if self.state is not None and self.state.active:
+            self.state.after(self, module, output)
 
 
 @contextmanager
 def attached(
-    model: nn.Module, layers: Mapping[str, nn.Module], *, tap: str, on_tensor: OnTensor
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    *,
+    tap: str,
+    on_tensor: OnTensor,
+    compilable: bool = False,
 ) -> Iterator[ForwardState]:
     """Hook the layers while the context lasts.
 
@@ -101,21 +122,21 @@ def attached(
         layers: What ``select_layers`` chose.
         tap: ``input``, ``output`` or ``block``.
         on_tensor: Called inside the forward pass, before anything can overwrite the tensor in place.
+        compilable: Whether the model may be compiled while the hooks are set.
 
     Yields:
         The state; its ``active`` turns recording on and off.
     """
     model = unwrapped(model)
-    state = ForwardState(on_tensor)
+    state = ForwardState(on_tensor, compilable=compilable)
     handles: list[Any] = []
     try:
         handles.append(model.register_forward_pre_hook(_Hook(state).start))
         for name, module in model.named_modules():
             counts = is_weighted(module) and not on_shortcut(name)
             reads = name in layers
-            hook = _Hook(state, name, tap, counts=counts)
-            if counts or (reads and tap == "input"):
-                hook.tap = tap if reads else ""
+            hook = _Hook(state, name, tap if reads else "", counts)
+            if counts or hook.tap == "input":
                 handles.append(module.register_forward_pre_hook(hook.before, with_kwargs=True))
             if reads and tap != "input":
                 handles.append(module.register_forward_hook(hook.after))

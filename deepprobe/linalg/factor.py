@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
+from deepprobe.records.spectrum import frobenius_norm
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
-
-Blocks = "NDArray[np.floating]"
-"""A batch of rows as blocks, shape (b, d, p): b · p rows of d units, units in the middle as in an image batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +45,7 @@ class Factor:
     @property
     def frobenius(self) -> float:
         """‖H‖_F."""
-        return float(np.linalg.norm(self.raw))
+        return frobenius_norm(self.raw)
 
 
 class Accumulator(Protocol):

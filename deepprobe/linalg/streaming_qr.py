@@ -48,7 +48,7 @@ class StreamingQR:
     Example:
         >>> qr = StreamingQR(2)
         >>> qr.update(np.array([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]]).T[None])
-        >>> singular_values(qr.result().raw).round(12)
+        >>> np.linalg.svd(qr.result().raw, compute_uv=False).round(12)
         array([4., 3.])
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -19,21 +19,6 @@ if TYPE_CHECKING:
 
     from deepprobe.hooks.select import LayerSelection
     from deepprobe.records.spectrum import Spectrum
-
-
-class _Options(TypedDict, total=False):
-    """Options that both calls share; see ``spectra``."""
-
-    layers: LayerSelection
-    tap: str
-    view: str
-    rows: int | Literal["all"]
-    device: torch.device | str | None
-    seed: int
-    replay: int
-    certify: bool
-    method: str
-    progress: bool
 
 
 def spectra(
@@ -86,10 +71,20 @@ def spectra(
     Example:
         >>> import torch
         >>> found = spectra(torch.nn.Linear(3, 3, bias=False), [torch.eye(3)], tap="input")
-        >>> found[""].condition_number
+        >>> round(found[""].condition_number, 12)
         1.0
     """
-    probe = Probe(model, layers=layers, tap=tap, view=view, rows=rows, seed=seed, certify=certify, method=method)
+    probe = Probe(
+        model,
+        layers=layers,
+        tap=tap,
+        view=view,
+        rows=rows,
+        seed=seed,
+        certify=certify,
+        method=method,
+        compilable=False,
+    )
     floors: dict[str, float] = {}
     with evaluating(model, device=device) as network, probe:
         target = device_of(network)
@@ -106,13 +101,36 @@ def spectra(
     return probe.spectra(floors=floors)
 
 
-def condition_numbers(model: nn.Module, batches: Iterable[Any], **options: Unpack[_Options]) -> pd.DataFrame:
+def condition_numbers(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    layers: LayerSelection = None,
+    tap: str = "output",
+    view: str = "channels",
+    rows: int | Literal["all"] = "all",
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    replay: int = 0,
+    certify: bool = False,
+    method: str = "qr",
+    progress: bool = True,
+) -> pd.DataFrame:
     """Per-layer condition numbers of what a model computes on given batches: one row a layer call, in depth order.
 
     Args:
         model: Any module.
         batches: Iterable of tensors, of (input, target) pairs, or of dicts.
-        **options: ``layers``, ``tap``, ``view``, ``rows``, ``device`` and the rest, as in ``spectra``.
+        layers: Which layers, as in ``spectra``, like all that follows.
+        tap: ``input``, ``output`` or ``block``.
+        view: How a tensor becomes rows.
+        rows: ``"all"``, or how many random positions of each sample.
+        device: Where to run; by default where the model is.
+        seed: Of the random positions.
+        replay: Samples to run again in float64; 0 for none.
+        certify: Settle singular-at-precision layers by an exact rank.
+        method: ``"qr"`` or ``"gram"``.
+        progress: Show a bar once it takes more than two seconds.
 
     Returns:
         DataFrame with ``depth layer call type tap view n_rows n_features dtype status condition_number
@@ -131,7 +149,21 @@ def condition_numbers(model: nn.Module, batches: Iterable[Any], **options: Unpac
         >>> table[["depth", "layer", "n_rows", "n_features", "status"]].values.tolist()
         [[1, '', 64, 3, 'finite']]
     """
-    return pd.DataFrame([spectrum.row() for spectrum in spectra(model, batches, **options).values()])
+    found = spectra(
+        model,
+        batches,
+        layers=layers,
+        tap=tap,
+        view=view,
+        rows=rows,
+        device=device,
+        seed=seed,
+        replay=replay,
+        certify=certify,
+        method=method,
+        progress=progress,
+    )
+    return pd.DataFrame([spectrum.row() for spectrum in found.values()])
 
 
 def _nonempty(batches: Iterable[Any]) -> Iterator[Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 
+from deepprobe.errors import ShapeError
 from deepprobe.linalg.certificate import ExactSketch
 from deepprobe.linalg.factor import Factor
 from deepprobe.linalg.gram import GramAccumulator
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from deepprobe.records.layer import LayerCall
+
+MOST_CERTIFIED = 1024
+"""Units up to which exact ranks are gathered."""
 
 MOST_UNFOLDED = 128
 """Samples whose unfoldings the ``hosvd`` views decompose; the median over them hardly moves beyond."""
@@ -61,59 +65,66 @@ def cell_for(call: LayerCall, tensor: Tensor, *, reading: Reading, limit: tuple[
     """The kind of cell that a view and the tensor's shape ask for."""
     if reading.view.startswith("hosvd") and tensor.ndim != 2:
         return UnfoldingCell(call, reading)
-    return RowsCell(call, reading, limit=limit, seed=seed)
+    n_features = blocks(tensor, reading.view).shape[1]
+    return RowsCell(call, reading, n_features=n_features, limit=limit, seed=seed)
 
 
 class RowsCell:
-    """Rows of one matrix, streamed."""
+    """Rows of one matrix, streamed; nothing of a tensor is kept but what its triangle needs."""
 
-    def __init__(self, call: LayerCall, reading: Reading, *, limit: tuple[int | None, bool], seed: int) -> None:
-        self._call, self._reading, self._limit = call, reading, limit
+    def __init__(
+        self, call: LayerCall, reading: Reading, *, n_features: int, limit: tuple[int | None, bool], seed: int
+    ) -> None:
+        self._call, self._reading, self._limit, self._n_features = call, reading, limit, n_features
         self._generator = torch.Generator().manual_seed(seed)
-        self._rows: Rows | GramAccumulator | None = None
-        self._counter: UnitCounter | None = None
-        self._exact: ExactSketch | None = None
+        self._rows: Rows | GramAccumulator = Rows(n_features) if reading.method == "qr" else GramAccumulator(n_features)
+        self._counter = UnitCounter(n_features)
+        self._exact = ExactSketch(n_features) if reading.certify and n_features <= MOST_CERTIFIED else None
         self._dtype = ""
-        self._n_features = 0
 
     def update(self, tensor: Tensor, *, last: bool = False) -> None:
-        """Take one batch's tensor: reduced at once, nothing of it kept."""
+        """Take one batch's tensor."""
         self._dtype = coarser(self._dtype, tensor.dtype)
         rows = blocks(tensor.detach(), self._reading.view)
-        self._n_features = rows.shape[1]
-        if not self._finite(rows) or rows.numel() == 0:
-            return
+        if rows.shape[1] != self._n_features:
+            raise ShapeError(
+                f"layer {self._call.key!r} had {self._n_features} units and now has {rows.shape[1]} in the view"
+                f" {self._reading.view!r}: tensors of one size are needed, or another view"
+            )
+        if self._reading.count_units:
+            if not self._finite(rows):
+                return
+            self._counter.update(as_array(rows))
         if self._reading.positions is not None:
             rows = random_positions(rows, self._reading.positions, self._generator)
-        if self._reading.method == "gram":
-            if not isinstance(self._rows, GramAccumulator):
-                self._rows = GramAccumulator(self._n_features)
+        if self._reading.count_units or self._finite(rows):
+            self._accumulate(rows, last=last)
+
+    def _accumulate(self, rows: Tensor, *, last: bool) -> None:
+        """Hand finite rows to the accumulator."""
+        if isinstance(self._rows, GramAccumulator):
             self._rows.update(rows)
             return
-        if not isinstance(self._rows, Rows):
-            self._rows = Rows(self._n_features)
         array = as_array(rows)
-        if self._reading.certify and self._n_features <= 1024:
-            self._exact = self._exact or ExactSketch(self._n_features)
+        if self._exact is not None:
             self._exact.update(array.transpose(0, 2, 1).reshape(-1, self._n_features))
         self._rows.update(array, last=last)
 
+    def _finite(self, rows: Tensor) -> bool:
+        """Whether all values are finite: one sum, looked into only if that is not."""
+        wide = torch.float32 if rows.dtype in {torch.float16, torch.bfloat16} else None  # half sums overflow at once
+        return bool(torch.isfinite(rows.sum(dtype=wide))) or not self._counter.note_nonfinite(as_array(rows))
+
     def spectrum(self, *, floor_a_row: float = float("nan")) -> Spectrum:
         """Spectrum of all rows so far."""
-        factor = no_rows(self._n_features) if self._rows is None else self._rows.result()
-        units = counted(factor)
-        if self._counter is not None and self._reading.count_units:
-            units = self._counter.result(n_duplicate=units.n_duplicate)
-        elif self._counter is not None:
-            bad, first = self._counter.n_nonfinite, self._counter.first_nonfinite
-            units = replace(units, n_nonfinite=bad, first_nonfinite=first)
+        factor = self._rows.result()
         subject = Subject(
             dtype=self._dtype,
             view=self._reading.view,
             call=self._call,
             rank_limit=self._limit[0],
             offset=self._limit[1],
-            units=units,
+            units=self._units(factor),
             floor=floor_a_row * float(np.sqrt(factor.n_rows)),
         )
         found = spectrum(factor, subject)
@@ -123,11 +134,13 @@ class RowsCell:
             found = spectrum(factor, replace(subject, exact_ranks=ranks))
         return found
 
-    def _finite(self, rows: Tensor) -> bool:
-        """Whether all values are finite; counts the units on the way if asked."""
-        if self._counter is None:
-            self._counter = UnitCounter(rows.shape[1], firings=self._reading.count_units)
-        return self._counter.update(rows)
+    def _units(self, factor: Factor) -> Units:
+        """Counts over all rows, or over the rows used where all were not counted."""
+        units = counted(factor)
+        if self._reading.count_units:
+            return self._counter.result(n_duplicate=units.n_duplicate)
+        bad, first = self._counter.n_nonfinite, self._counter.first_nonfinite
+        return replace(units, n_nonfinite=bad, first_nonfinite=first)
 
 
 class UnfoldingCell:

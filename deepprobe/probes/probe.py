@@ -46,14 +46,14 @@ class Probe:
         count_units: Count dead, constant and rare units over all rows; False leaves that to the rows used.
         certify: Settle layers that come out singular at precision by exact ranks.
         method: ``"qr"`` or ``"gram"``.
+        compilable: Whether the model may be compiled while the probe is attached; False saves importing the compiler.
 
     Raises:
         ConfigError: If an argument has an impossible value.
         UnknownNameError: If ``layers`` matches nothing.
 
     Example:
-        >>> import torch
-        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+        >>>         >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
         >>> with Probe(model, tap="input") as probe:
         ...     for step in range(3):
         ...         with probe.recording():
@@ -74,12 +74,13 @@ class Probe:
         count_units: bool = True,
         certify: bool = False,
         method: str = "qr",
+        compilable: bool = True,
     ) -> None:
         if not (rows == "all" or (isinstance(rows, int) and not isinstance(rows, bool) and rows > 0)):
             raise ConfigError(f"rows={rows!r} is neither 'all' nor a number of positions, at least 1")
         if method not in METHODS:
             raise ConfigError(f"method={method!r} is not one of {', '.join(METHODS)}")
-        self._model, self._tap, self._seed = model, tap, seed
+        self._model, self._tap, self._seed, self._compilable = model, tap, seed, compilable
         self.layers = select_layers(model, layers, tap=tap)
         self._reading = Reading(check_view(view), None if rows == "all" else rows, method, count_units, certify)
         self._cells: dict[str, tuple[LayerCall, Cell]] = {}
@@ -89,7 +90,9 @@ class Probe:
 
     def __enter__(self) -> Probe:
         """Set the hooks; nothing is recorded yet."""
-        attachment = attached(self._model, self.layers, tap=self._tap, on_tensor=self._take)
+        attachment = attached(
+            self._model, self.layers, tap=self._tap, on_tensor=self._take, compilable=self._compilable
+        )
         self._state = self._stack.enter_context(attachment)
         self._state.active = False
         return self

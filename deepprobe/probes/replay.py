@@ -11,7 +11,7 @@ import torch
 
 from deepprobe.errors import SpectrumError
 from deepprobe.hooks.attach import attached
-from deepprobe.hooks.passes import moved, run
+from deepprobe.hooks.passes import device_of, moved, run
 from deepprobe.linalg.decompose import singular_values
 from deepprobe.linalg.matricize import blocks, unfoldings
 from deepprobe.linalg.rows import Rows
@@ -62,7 +62,7 @@ def measured_floors(
     same = {name: module for name, module in twin.named_modules() if name in layers}
     try:
         with attached(twin, same, tap=tap, on_tensor=compare):
-            run(twin, moved(batch, next(iter(twin.parameters())).device, torch.float64))
+            run(twin, moved(batch, device_of(twin), torch.float64))
     except RuntimeError as error:
         raise SpectrumError(f"replay: the model does not run in float64 ({error}); say replay=0") from error
     return floors

@@ -53,6 +53,12 @@ def ratio(values: NDArray[np.float64], delta: float = 0.0) -> float:
         return float(values[0] / values[-1])
 
 
+def frobenius_norm(values: NDArray[np.float64]) -> float:
+    """‖·‖_F, scaled so that squares neither overflow nor vanish; 0 of nothing."""
+    largest = float(np.abs(values).max(initial=0.0))
+    return largest * float(np.linalg.norm(values / largest)) if 0 < largest < np.inf else largest
+
+
 @dataclass(frozen=True)
 class Units:
     """Counts of a layer's units (features, columns), over every row that was seen.
@@ -142,7 +148,7 @@ class Spectrum:
             n_rows=len(sigma) if n_rows is None else n_rows,
             n_features=len(sigma),
             dtype=dtype,
-            frobenius=float(np.linalg.norm(sigma)),
+            frobenius=frobenius_norm(sigma),
             rank_bound=len(sigma),
         )
 

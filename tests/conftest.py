@@ -1,0 +1,8 @@
+"""Fixtures that several rooms use."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests/toys.py, importable as `toys` from every room's tests

@@ -1,0 +1,57 @@
+"""Choosing layers."""
+
+from __future__ import annotations
+
+import pytest
+import toys
+from torch import nn
+
+from deepprobe.errors import ConfigError, UnknownNameError
+from deepprobe.hooks.select import rank_limit, select_layers
+
+
+def test_by_glob_type_predicate_and_default() -> None:
+    model = toys.small_residual_net()
+    assert list(select_layers(model)) == ["stem", "blocks.0.conv", "blocks.1.conv", "head"]
+    assert list(select_layers(model, "blocks.*.act")) == ["blocks.0.act", "blocks.1.act"]
+    assert list(select_layers(model, ["head", "stem"])) == ["stem", "head"]
+    assert list(select_layers(model, nn.ReLU)) == ["blocks.0.act", "blocks.1.act"]
+    assert list(select_layers(model, (nn.ReLU, nn.Linear))) == ["blocks.0.act", "blocks.1.act", "head"]
+    assert list(select_layers(model, lambda name, module: name.endswith("conv"))) == ["blocks.0.conv", "blocks.1.conv"]
+    assert list(select_layers(model, tap="block")) == ["blocks.0", "blocks.1"]
+
+
+def test_a_bare_layer_is_its_own_model() -> None:
+    assert list(select_layers(nn.Linear(2, 2))) == [""]
+
+
+def test_what_does_not_exist() -> None:
+    model = toys.small_residual_net()
+    with pytest.raises(UnknownNameError) as caught:
+        select_layers(model, "stages.9.*")
+    assert str(caught.value) == (
+        "layers='stages.9.*' matches nothing; the model has 11 modules: stem, blocks, blocks.0, blocks.0.conv, …,"
+        " pool, flat, head"
+    )
+    with pytest.raises(UnknownNameError, match="layers=BatchNorm2d matches nothing"):
+        select_layers(model, nn.BatchNorm2d)
+    with pytest.raises(UnknownNameError, match="layers='nope' matches nothing"):
+        select_layers(model, ["stem", "nope"])
+    with pytest.raises(UnknownNameError, match=r"the model has no blocks .* say layers=…"):
+        select_layers(nn.Sequential(nn.Linear(2, 2)), tap="block")
+    with pytest.raises(UnknownNameError, match=r"layers=\[\] selects nothing"):
+        select_layers(model, [])
+    with pytest.raises(ConfigError, match=r"tap='outputs' is not a tap: did you mean 'output'"):
+        select_layers(model, tap="outputs")
+    with pytest.raises(ConfigError, match="layers=3 is neither a glob, a module class nor a predicate"):
+        select_layers(model, [3])  # type: ignore[list-item]
+
+
+def test_rank_limits() -> None:
+    assert rank_limit(nn.Conv2d(16, 64, 1, bias=False), "output", "channels") == (16, False)
+    assert rank_limit(nn.Conv2d(16, 64, 3), "output", "channels") == (64, True)
+    assert rank_limit(nn.Conv2d(8, 64, 1, groups=4), "output", "pooled") == (8, True)
+    assert rank_limit(nn.Linear(30, 100), "output", "samples") == (30, True)
+    assert rank_limit(nn.Linear(30, 100), "input", "samples") == (None, False)
+    assert rank_limit(nn.Conv2d(16, 64, 1), "output", "samples") == (None, False)
+    assert rank_limit(nn.ReLU(), "output", "channels") == (None, False)

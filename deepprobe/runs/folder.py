@@ -10,6 +10,7 @@ import pandas as pd
 from deepprobe.errors import RunError
 from deepprobe.runs.atomic import ASIDE
 from deepprobe.runs.database import create_database, last_step, last_value
+from deepprobe.runs.lock import LOCK, locked
 from deepprobe.runs.manifest import MANIFEST, Manifest, digest_of_file, write_json
 from deepprobe.runs.names import run_path
 from deepprobe.runs.run import CONFIG, IDENTITY, PROVENANCE, RECORDS, FolderRun
@@ -45,7 +46,7 @@ def create_run(
 
     Raises:
         RunError: If the name is not allowed; the folder holds something else, or a run of another configuration (the
-            message shows the difference); a file is damaged or cannot be written.
+            message shows the difference); a file is damaged or cannot be written; another process makes it right now.
     """
     path = run_path(folder, name)
     identity = config if identity is None else identity
@@ -56,10 +57,11 @@ def create_run(
             raise RunError(f"{path} holds a run of another configuration ({difference}); choose another folder or name")
         return run
     _make_folder(path)
-    for file, content in ((CONFIG, config), (IDENTITY, identity), (PROVENANCE, provenance)):
-        write_json(path / file, dict(content))
-    create_database(path / RECORDS)
-    Manifest(files={f: digest_of_file(path / f) for f in (CONFIG, IDENTITY, PROVENANCE)}).write(path)
+    with locked(path):
+        for file, content in ((CONFIG, config), (IDENTITY, identity), (PROVENANCE, provenance)):
+            write_json(path / file, dict(content))
+        create_database(path / RECORDS)
+        Manifest(files={f: digest_of_file(path / f) for f in (CONFIG, IDENTITY, PROVENANCE)}).write(path)
     return FolderRun(path)
 
 
@@ -132,6 +134,6 @@ def _make_folder(path: Path) -> None:
         found = {p.name for p in path.iterdir() if not p.name.endswith(ASIDE)}
     except OSError as error:
         raise RunError(f"cannot make the folder {path}: {error.strerror or error}") from error
-    strange = sorted(found - {CONFIG, IDENTITY, PROVENANCE, RECORDS, f"{RECORDS}-journal"})
+    strange = sorted(found - {CONFIG, IDENTITY, PROVENANCE, RECORDS, f"{RECORDS}-journal", LOCK})
     if strange:
         raise RunError(f"{path} is not empty and holds no run (there is {strange[0]!r}); choose another folder or name")

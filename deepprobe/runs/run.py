@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,13 @@ from deepprobe.errors import RunError
 from deepprobe.records.frame import wide
 from deepprobe.runs.atomic import remove_leftovers
 from deepprobe.runs.database import append_rows, delete_after, frame_of, read_rows, rows_of
+from deepprobe.runs.lock import locked
 from deepprobe.runs.manifest import STATUSES, Manifest, digest_of_file, read_json
 from deepprobe.runs.spectra import FOLDER, file_of_step, read_spectra, step_of_file, write_spectra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
@@ -54,6 +57,10 @@ class Run(ABC):
     @abstractmethod
     def set_status(self, status: str, message: str = "") -> None:
         """Say how far the run has come; RunError for a status that is not known."""
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Context in which this is the only writer; RunError on entering if there is another."""
+        return nullcontext()
 
     @abstractmethod
     def append(self, frame: pd.DataFrame) -> None:
@@ -167,6 +174,10 @@ class FolderRun(Run):
         self.provenance = read_json(self._manifest.check(path, PROVENANCE))
         self.identity = read_json(self._manifest.check(path, IDENTITY))
         self.name = path.name
+
+    def writing(self) -> AbstractContextManager[None]:
+        """As in Run."""
+        return locked(self.path)
 
     @property
     def status(self) -> str:

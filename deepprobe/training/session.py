@@ -71,7 +71,7 @@ def train(
     Raises:
         ConfigError: If the device is not there, or data and settings do not fit.
         ShapeError: If inputs, labels and logits do not fit.
-        RunError: If the folder holds something else, is damaged or cannot be written.
+        RunError: If the folder holds something else, is damaged, cannot be written, or another process writes to it.
         CheckpointError: If the checkpoint to resume from is damaged or of another model.
         NonFiniteError: If the loss became NaN or infinite and ``config.on_nonfinite`` is "raise".
         KeyboardInterrupt: After Ctrl-C or SIGTERM, when a checkpoint has been written.
@@ -95,7 +95,7 @@ def train(
     flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
     )
-    with preserved_random_states(), flags, interruptible() as interruption:
+    with preserved_random_states(), flags, run.writing(), interruptible() as interruption:
         seed_everything(config.seed)
         source = next((s for s in (validation_set, test_set) if s is not None), train_set)
         probe = first_samples(source, device=device, n_samples=N_PROBE_SAMPLES, batch_size=config.batch_size)

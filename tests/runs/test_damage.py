@@ -29,7 +29,7 @@ def outcome_of_reading(path):
 
 
 def files_of(run):
-    return sorted(p for p in run.path.rglob("*") if p.is_file())
+    return sorted(p for p in run.path.rglob("*") if p.is_file() and p.stat().st_size)
 
 
 @pytest.mark.parametrize("status", ["running", "complete"])

@@ -373,9 +373,10 @@ def test_callbacks_are_called_when_they_are_due_with_one_context(net, few):
 
 
 def test_a_callback_that_records_a_table_has_it_in_the_run(net, few):
-    table = pd.DataFrame([{"layer": "conv1", "depth": 1, "call": 1, "condition_number": 5.0, "status": "finite",
-                           "condition_number_low": 4.0, "condition_number_high": 6.0, "n_rows": 3, "n_features": 2,
-                           "tap": "output", "view": "channels", "type": "Conv2d", "dtype": "float32", "sketched": False}])  # fmt: skip
+    place = {"layer": "conv1", "depth": 1, "call": 1, "tap": "output", "view": "channels", "type": "Conv2d"}
+    shape = {"n_rows": 3, "n_features": 2, "dtype": "float32", "sketched": False, "status": "finite"}
+    kappa = {"condition_number": 5.0, "condition_number_low": 4.0, "condition_number_high": 6.0}
+    table = pd.DataFrame([place | shape | kappa])
     run = train(net(), few[0], config=CONFIG, callbacks=[at("1ep")(lambda c: c.record(table))], quiet=True)
     row = run.layers().iloc[0]
     assert (row["step"], row["epoch"], row["split"], row["condition_number"]) == (4, 1.0, "probe", 5.0)

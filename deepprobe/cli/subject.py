@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from deepprobe.errors import ConfigError
+from deepprobe.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import nn
 
     from deepprobe.data import ImageSet
+    from deepprobe.training import Checkpoint
 
 
 def model_options(words: tuple[str, ...]) -> dict[str, Any]:
@@ -41,25 +40,8 @@ def model_options(words: tuple[str, ...]) -> dict[str, Any]:
     return options
 
 
-@dataclass(frozen=True)
-class Data:
-    """Both splits of a data set.
-
-    Attributes:
-        train: Images to train on.
-        test: Images to look at.
-    """
-
-    train: ImageSet
-    test: ImageSet
-
-
 class DataOptions(Protocol):
-    """Options that say which data."""
-
-    @property
-    def data(self) -> str:
-        """Name of the data set."""
+    """Options that say where data lie and what size they get."""
 
     @property
     def data_dir(self) -> Path | None:
@@ -69,20 +51,14 @@ class DataOptions(Protocol):
     def input_size(self) -> int | None:
         """Pixels to resize to."""
 
-    @property
-    def limit(self) -> int | None:
-        """Images to use of the training set."""
 
-
-def load(options: DataOptions) -> Data:
-    """Both splits that the options name; errors as ``load_dataset``."""
+def load_split(
+    name: str, split: Literal["train", "test"], options: DataOptions, *, limit: int | None = None
+) -> ImageSet:
+    """Images of one split, as the options say; arguments and errors as ``load_dataset``."""
     from deepprobe.data import load_dataset
 
-    name, where, size = options.data, options.data_dir, options.input_size
-    return Data(
-        load_dataset(name, data_dir=where, split="train", input_size=size, limit=options.limit),
-        load_dataset(name, data_dir=where, split="test", input_size=size),
-    )
+    return load_dataset(name, data_dir=options.data_dir, split=split, input_size=options.input_size, limit=limit)
 
 
 def build(name: str, images: ImageSet, *, seed: int, options: dict[str, Any]) -> nn.Module:
@@ -100,7 +76,7 @@ def build(name: str, images: ImageSet, *, seed: int, options: dict[str, Any]) ->
     """
     from deepprobe.models import create_model
 
-    return create_model(name, seed=seed, **{**_fitting(images), **options})
+    return create_model(name, **{**_fitting(images), "seed": seed, **options})
 
 
 def check_model(name: str, images: ImageSet, *, options: dict[str, Any]) -> None:
@@ -114,3 +90,59 @@ def _fitting(images: ImageSet) -> dict[str, int]:
     """Options with which a model takes these images."""
     _, size, _, channels = images.images.shape
     return {"num_classes": len(images.classes), "in_channels": channels, "input_size": size}
+
+
+def is_path(name: str) -> bool:
+    """Whether MODEL means a file or a folder: it is written like a path, or is there and no network has that name."""
+    if "/" in name or Path(name).suffix in {".pt", ".pth", ".safetensors"}:
+        return True
+    from deepprobe.models import list_models
+
+    return Path(name).exists() and name not in list_models()
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Weights in a file, or of the last checkpoint in the folder of a run.
+
+    Raises:
+        CheckpointError: If the file is damaged or hostile, or the run has no checkpoint.
+        RunError: If the folder is no run.
+    """
+    from deepprobe.runs import open_run
+    from deepprobe.training import load_checkpoint
+
+    if not path.is_dir():
+        return load_checkpoint(path)
+    run = open_run(path)
+    files = run.files("checkpoints")
+    if not files:
+        raise CheckpointError(f"{path} has no checkpoint yet; it is {run.status}")
+    return load_checkpoint(run.check(files[-1]))
+
+
+def rebuild(checkpoint: Checkpoint, *, origin: str, into: nn.Module | None = None) -> nn.Module:
+    """The network that a checkpoint belongs to, with its weights.
+
+    Args:
+        checkpoint: What was read.
+        origin: Where from, for messages.
+        into: The network, where the caller knows it.
+
+    Raises:
+        CheckpointError: If the checkpoint does not say what network it is of, or its weights do not fit it.
+        UnknownNameError: If there is no network of that name.
+        ConfigError: If the network's options are impossible.
+    """
+    from deepprobe.models import create_model
+    from deepprobe.training.checkpoint import put_weights
+
+    if into is None:
+        config = dict(checkpoint.deepprobe_config or {})
+        name = config.pop("name", None)
+        if not isinstance(name, str):
+            raise CheckpointError(
+                f"{origin} does not say what network it is of: deepprobe probe MODEL --weights {origin}"
+            )
+        into = create_model(name, **config)
+    put_weights(into, checkpoint.weights, origin=origin)
+    return into

@@ -11,13 +11,13 @@ from pydantic import Field
 from tyro.conf import Positional
 
 from deepprobe.cli.options import STRICT, parse, read_toml
-from deepprobe.cli.subject import build, check_model, load, model_options
+from deepprobe.cli.subject import build, check_model, load_split, model_options
 from deepprobe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deepprobe.cli.subject import Data
+    from deepprobe.data import ImageSet
     from deepprobe.runs import Run
     from deepprobe.training.context import Callback
 
@@ -111,7 +111,7 @@ class TrainOptions:
     tap: tuple[Tap, ...] = ("block", "input")
     """Where representations are read."""
     view: tuple[View, ...] = ("samples", "channels")
-    """How representations become matrices."""
+    """How they become matrices: one for each tap, or one for all."""
     rows: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
     """Positions of each sample that become rows: all, or so many at random."""
     quiet: bool = False
@@ -138,7 +138,9 @@ def run(words: Sequence[str]) -> None:
     options = options_from(words)
     models, seeds = dict.fromkeys(options.models), dict.fromkeys(options.seeds)
     plan = [(model, seed) for seed in seeds for model in models]
-    data = load(options)
+    data = Data(
+        load_split(options.data, "train", options, limit=options.limit), load_split(options.data, "test", options)
+    )
     for model in models:  # a wrong name or option is told before the first hour, not after it
         check_model(model, data.train, options=model_options(options.model_options))
     started = time.monotonic()
@@ -148,6 +150,19 @@ def run(words: Sequence[str]) -> None:
             share = position / len(plan)
             left = (time.monotonic() - started) * (1 - share) / share
             print(f"{outcome}  ({position} of {len(plan)}{f', about {left / 60:.0f} min left' if left > 60 else ''})")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Both splits of a data set.
+
+    Attributes:
+        train: Images to train on.
+        test: Images to look at.
+    """
+
+    train: ImageSet
+    test: ImageSet
 
 
 def _train_one(model: str, seed: int, options: TrainOptions, data: Data) -> str:
@@ -165,7 +180,7 @@ def _train_one(model: str, seed: int, options: TrainOptions, data: Data) -> str:
         callbacks=_probes(seed, options, data),
         out=options.out,
         name=name,
-        about={"data": data.train.source, "probe": _probe_settings(options)},
+        about={"data": _data_settings(options, data), "probe": _probe_settings(options)},
         quiet=options.quiet,
     )
     return f"{name}: {done.status}{_accuracy(done)}{', was there already' if was_there else ''}"
@@ -196,6 +211,11 @@ def _probes(seed: int, options: TrainOptions, data: Data) -> list[Callback]:
             rows=options.rows,
         )
     ]
+
+
+def _data_settings(options: TrainOptions, data: Data) -> dict[str, Any]:
+    """Which data, as plain values."""
+    return {"name": options.data, "source": data.train.source, "input_size": options.input_size}
 
 
 def _probe_settings(options: TrainOptions) -> dict[str, Any]:

@@ -1,0 +1,171 @@
+"""``deepprobe probe``: the condition numbers of one network, as a table, a CSV file and an HTML page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+from tyro.conf import Positional
+
+from deepprobe.cli.options import STRICT, parse
+from deepprobe.cli.subject import build, is_path, load_split, model_options, read_checkpoint, rebuild
+from deepprobe.cli.train import Tap, View
+from deepprobe.errors import ConfigError, UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from torch import Tensor, nn
+
+SHOWN = ("depth", "layer", "type", "tap", "view", "n_rows", "n_features", "status", "condition_number")
+SHOWN_TOO = ("condition_number_live", "numerical_rank", "n_dead")
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """Condition numbers, ranks and dead units of every layer of one network.
+
+    MODEL is the name of a network, which is then untrained; the folder of a run; or a file of weights.
+    Taps and views go in pairs: the first tap with the first view, and so on.
+
+    For example:
+      deepprobe probe resnet20 --data digits
+      deepprobe probe runs/resnet56-seed0 --out layers.csv --html report.html
+      deepprobe probe resnet56 --weights mine.pt --tap output --view channels --layers 'features.stage2.*'
+    """
+
+    __pydantic_config__ = STRICT
+
+    model: Positional[str]
+    """Name of a network, folder of a run, or file of weights."""
+    weights: Path | None = None
+    """Weights for the named network."""
+    model_options: tuple[str, ...] = ()
+    """Options of the named network as name=value, for example shortcut=B."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of untrained weights and of random positions."""
+
+    data: str | None = None
+    """Data set: digits, mnist, fashion-mnist, cifar10, cifar100, or folder:PATH; by default the run's, else digits."""
+    data_dir: Path | None = None
+    """Folder of the data sets' files; by default DEEPPROBE_DATA or the user's cache."""
+    input_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Resize images to this many pixels."""
+    split: Literal["train", "test"] = "test"
+    """Which images."""
+    samples: Annotated[int, Field(ge=1, le=1_000_000)] = 128
+    """How many images, the first ones."""
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 128
+    """Images a forward pass."""
+
+    layers: tuple[str, ...] = ()
+    """Layers, as patterns of names such as 'features.stage2.*'; all with weights by default, all blocks for block."""
+    tap: tuple[Tap, ...] = ("block", "input")
+    """Where representations are read."""
+    view: tuple[View, ...] = ("samples", "channels")
+    """How they become matrices: one for each tap, or one for all."""
+    rows: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
+    """Positions of each sample that become rows: all, or so many at random."""
+    replay: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Samples to run again in float64, to measure what rounding does."""
+    device: str | None = None
+    """Where to run: cpu, cuda, cuda:N; the CPU by default."""
+
+    out: Path | None = None
+    """CSV file for the whole table."""
+    html: Path | None = None
+    """HTML page for the report."""
+    quiet: bool = False
+    """No progress bar; print nothing where a file is written."""
+
+
+def run(words: Sequence[str]) -> None:
+    """Probe one network; print the table, or write it."""
+    options = parse(ProbeOptions, words, verb="probe")
+    model, images = _subject(options)
+    from deepprobe.data import batches
+
+    table = _table(model, list(batches(*images, batch_size=options.batch_size)), options)
+    if options.out is not None:
+        from deepprobe.reports.tables import to_csv
+        from deepprobe.runs.atomic import write_bytes
+
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(options.out, to_csv(table).encode())
+    if options.html is not None:
+        from deepprobe.reports import write_report
+
+        write_report(table, options.html, title=f"{options.model}: conditioning by depth")
+    if options.quiet:
+        return
+    written = [str(path) for path in (options.out, options.html) if path is not None]
+    if written:
+        print(f"{len(table)} layer calls: {', '.join(written)}")
+    else:
+        print(table[[*SHOWN, *SHOWN_TOO]].to_string(index=False, float_format="{:.3g}".format))
+
+
+def _subject(options: ProbeOptions) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    """The network and the images that it is given."""
+    checkpoint = None
+    if is_path(options.model) or options.weights is not None:
+        checkpoint = read_checkpoint(options.weights or Path(options.model))
+        about = checkpoint.about.get("data")
+        known = about if isinstance(about, dict) else {}
+        size = known.get("input_size")
+        options = replace(
+            options,
+            data=options.data or str(known.get("name", "digits")),
+            input_size=options.input_size or (size if isinstance(size, int) else None),
+        )
+    images = load_split(options.data or "digits", options.split, options).take(options.samples)
+    if checkpoint is None:
+        model = build(options.model, images, seed=options.seed, options=model_options(options.model_options))
+    elif is_path(options.model):
+        if options.weights is not None:
+            raise ConfigError(f"--weights {options.weights}: {options.model} has weights of its own")
+        model = rebuild(checkpoint, origin=options.model)
+    else:
+        model = build(options.model, images, seed=options.seed, options=model_options(options.model_options))
+        rebuild(checkpoint, origin=str(options.weights), into=model)
+    return model, images.tensors()
+
+
+def _table(model: nn.Module, images: list[tuple[Tensor, Tensor]], options: ProbeOptions) -> pd.DataFrame:
+    """One row a layer call, tap and view."""
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    from deepprobe.integrations import ProbeCallback
+
+    pairs = ProbeCallback(tap=options.tap, view=options.view).pairs
+    bar = tqdm(pairs, desc="probing", unit="view", disable=True if options.quiet else None)
+    return pd.concat([_one(model, images, tap, view, options) for tap, view in bar], ignore_index=True)
+
+
+def _one(
+    model: nn.Module, images: list[tuple[Tensor, Tensor]], tap: str, view: str, options: ProbeOptions
+) -> pd.DataFrame:
+    """The table of one tap and view; ``block`` becomes ``output`` in a network without blocks."""
+    from deepprobe.probes import condition_numbers
+
+    try:
+        return condition_numbers(
+            model,
+            images,
+            layers=options.layers or None,
+            tap=tap,
+            view=view,
+            rows=options.rows,
+            device=options.device,
+            seed=options.seed,
+            replay=options.replay,
+            progress=not options.quiet,
+        )
+    except UnknownNameError:
+        if tap != "block" or options.layers:
+            raise
+        return _one(model, images, "output", view, options)

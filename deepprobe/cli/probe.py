@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from deepprobe.cli.options import STRICT, parse
 from deepprobe.cli.subject import build, is_path, load_split, model_options, read_checkpoint, rebuild
 from deepprobe.cli.train import Tap, View
-from deepprobe.errors import ConfigError, UnknownNameError
+from deepprobe.errors import ConfigError, ShapeError, UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,6 +165,9 @@ def _one(
             replay=options.replay,
             progress=not options.quiet,
         )
+    except RuntimeError as error:  # torch's word for images that do not fit
+        shape = tuple(images[0][0].shape[1:])
+        raise ShapeError(f"{options.model} does not take images of shape {shape}: {error}") from error
     except UnknownNameError:
         if tap != "block" or options.layers:
             raise

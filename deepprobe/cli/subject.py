@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from deepprobe.training import Checkpoint
 
 
+ELSEWHERE = {
+    "name": "MODEL",
+    "seed": "--seed",
+    "num_classes": "--data",
+    "in_channels": "--data",
+    "input_size": "--data and --input-size",
+}
+"""Keywords of ``create_model`` that have their own place on the command line."""
+
+
 def model_options(words: tuple[str, ...]) -> dict[str, Any]:
     """Keywords for ``create_model`` from words such as ``shortcut=B`` and ``widths=[16,32]``.
 
@@ -31,8 +41,10 @@ def model_options(words: tuple[str, ...]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for word in words:
         name, sign, value = word.partition("=")
-        if not sign or not name.isidentifier() or name in {"name", "seed"}:
+        if not sign or not name.isidentifier():
             raise ConfigError(f"--model-options {word!r}: write name=value, for example shortcut=B")
+        if name in ELSEWHERE:
+            raise ConfigError(f"--model-options {word!r}: {name} is set by {ELSEWHERE[name]}")
         try:
             options[name] = tomllib.loads(f"value = {value}")["value"]
         except (tomllib.TOMLDecodeError, RecursionError):

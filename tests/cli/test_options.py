@@ -161,17 +161,23 @@ def test_deeply_nested_file_is_our_error(tmp_path: Path) -> None:
 
 
 def test_model_options() -> None:
-    words = ("shortcut=B", "gain=0.5", "norm=false", "widths=[16, 32]", "name=a=b", "empty=", "quoted='x'")
+    words = ("shortcut=B", "gain=0.5", "norm=false", "widths=[16, 32]", "label=a=b", "empty=", "quoted='x'")
     assert model_options(words) == {
-        "shortcut": "B", "gain": 0.5, "norm": False, "widths": [16, 32], "name": "a=b", "empty": "", "quoted": "x",
+        "shortcut": "B", "gain": 0.5, "norm": False, "widths": [16, 32], "label": "a=b", "empty": "", "quoted": "x",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("word", ["shortcut", "=B", "a b=3", "a.b=3", "seed=1"])
+@pytest.mark.parametrize("word", ["shortcut", "=B", "a b=3", "a.b=3"])
 def test_malformed_model_option(word: str) -> None:
     with pytest.raises(ConfigError) as error:
         model_options((word,))
     assert str(error.value) == f"--model-options {word!r}: write name=value, for example shortcut=B"
+
+
+def test_model_option_that_has_its_own_place() -> None:
+    with pytest.raises(ConfigError) as error:
+        model_options(("input_size=28",))
+    assert str(error.value) == "--model-options 'input_size=28': input_size is set by --data and --input-size"
 
 
 def test_training_options_are_those_of_the_trainer() -> None:

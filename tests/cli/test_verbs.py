@@ -1,0 +1,173 @@
+"""The verbs, end to end, on a few digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import deepprobe as dp
+from deepprobe.cli import main
+from deepprobe.training import save_checkpoint
+
+TRAIN = ["train", "resnet8", "--limit", "200", "--epochs", "2", "--probe-samples", "32"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds of resnet8, the first with probes."""
+    out = tmp_path_factory.mktemp("runs")
+    words = [*TRAIN, "--seeds", "0", "1", "--probe-every", "1ep", "--probe-seeds", "0", "--out", str(out), "--quiet"]
+    assert main(words) == 0
+    return out
+
+
+def complaint(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a mistake is told in."""
+    assert main(words) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    return shown.err.strip()
+
+
+def test_models_lists_what_matches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "*164"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == dp.list_models("*164")
+    assert all("depth   164" in line for line in lines)
+    assert "2,602,906 parameters" in lines[0]
+
+
+def test_models_that_match_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert complaint(["models", "resnt20"], capsys).startswith("deepprobe: no model is named 'resnt20'; did you mean ")
+
+
+def test_train_writes_runs(folder: Path) -> None:
+    runs = dp.list_runs(folder)
+    assert runs["name"].tolist() == ["resnet8-seed0", "resnet8-seed1"]
+    assert runs["status"].tolist() == ["complete", "complete"]
+    assert runs["data"].tolist() == ["digits", "digits"]
+    probed = dp.open_run(folder / "resnet8-seed0")
+    assert len(probed.steps_probed()) == 3  # untrained, after one epoch, after two
+    assert set(probed.layers()["n_rows"][probed.layers()["view"] == "samples"]) == {32}
+    assert dp.open_run(folder / "resnet8-seed1").steps_probed() == []
+
+
+def test_training_again_skips_what_is_complete(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (folder / "resnet8-seed1" / "records.sqlite").read_bytes()
+    words = [*TRAIN, "--seeds", "1", "--probe-every", "1ep", "--probe-seeds", "0", "--out", str(folder)]
+    assert "of another configuration" in complaint([*words, "--lr", "0.5"], capsys)
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("resnet8-seed1: complete, test accuracy ")
+    assert (folder / "resnet8-seed1" / "records.sqlite").read_bytes() == before
+
+
+def test_train_tells_a_wrong_model_before_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "resnet8", "resnt20", "--out", str(tmp_path / "runs")]
+    assert complaint(words, capsys).startswith("deepprobe: no model 'resnt20'; did you mean 'resnet20'")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_missing_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = complaint(["train", "resnet8", "--data", "mnist", "--data-dir", str(tmp_path)], capsys)
+    assert line.startswith(f"deepprobe: the files of mnist (train) are not in {tmp_path} (from data_dir)")
+    assert "train-images-idx3-ubyte" in line
+
+
+def test_a_diverging_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "plainnet20", "--limit", "200", "--epochs", "3", "--lr", "1e6", "--schedule", "constant"]
+    assert main([*words, "--model-options", "batch_norm=false", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("plainnet20-seed0: diverged, test accuracy ")
+
+
+def test_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", str(folder)]) == 0
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["name", "status", "model", "data", "seed", "epochs", "test_accuracy"]
+    assert [line.split()[:3] for line in lines] == [[f"resnet8-seed{s}", "complete", "resnet8"] for s in (0, 1)]
+
+
+def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = complaint(["runs", str(tmp_path)], capsys)
+    assert line == f"deepprobe: there is no run in {tmp_path}; runs are written by deepprobe train with --out"
+    assert "there is no folder" in complaint(["report", str(tmp_path / "none")], capsys)
+
+
+def test_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "new" / "report.html"
+    assert main(["report", str(folder), "--html", str(page), "--title", "Two <b> seeds"]) == 0
+    assert capsys.readouterr().out == f"report of 2 runs: {page}\n"
+    text = page.read_text(encoding="utf-8")
+    assert "Two &lt;b&gt; seeds" in text
+    assert "features.stage2.0" in text
+
+
+def test_probe_agrees_with_the_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, page = tmp_path / "layers.csv", tmp_path / "report.html"
+    words = ["probe", "resnet8", "--samples", "64", "--tap", "input", "--view", "channels", "--seed", "3"]
+    assert main([*words, "--out", str(out), "--html", str(page), "--batch-size", "40"]) == 0
+    assert capsys.readouterr().out == f"8 layer calls: {out}, {page}\n"
+    images = dp.load_dataset("digits", split="test").take(64)
+    model = dp.create_model("resnet8", num_classes=10, in_channels=1, input_size=8, seed=3)
+    expected = dp.condition_numbers(model, [images.tensors()[0]], tap="input", view="channels")
+    found = pd.read_csv(out)
+    assert found["layer"].tolist() == expected["layer"].tolist()
+    np.testing.assert_allclose(found["sigma_max"], expected["sigma_max"], rtol=1e-12)
+    assert "<html" in page.read_text(encoding="utf-8")
+
+
+def test_probe_prints_without_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["probe", "lenet5", "--samples", "32", "--input-size", "28"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split()[:2] == ["depth", "layer"]
+    assert len(shown) == 1 + 2 * 5  # five weighted layers, outputs (there are no blocks) and inputs
+
+
+def test_probe_takes_a_run_and_its_weights(folder: Path, tmp_path: Path) -> None:
+    run = folder / "resnet8-seed0"
+    out, same = tmp_path / "a.csv", tmp_path / "b.csv"
+    weights = sorted((run / "checkpoints").iterdir())[-1]
+    rest = ["--samples", "32", "--quiet"]
+    assert main(["probe", str(run), "--out", str(out), *rest]) == 0
+    assert main(["probe", "resnet8", "--weights", str(weights), "--out", str(same), *rest]) == 0
+    assert out.read_bytes() == same.read_bytes()
+    last = dp.open_run(run).layers()
+    last = last[last["step"] == last["step"].max()]
+    np.testing.assert_allclose(pd.read_csv(out)["sigma_max"], last["sigma_max"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["resnt20"], "deepprobe: no model 'resnt20'; did you mean 'resnet20'"),
+        (["none/weights.pt"], "deepprobe: there is no checkpoint none/weights.pt"),
+        (["resnet8", "--layers", "stages.*"], "deepprobe: layers='stages.*' matches nothing; the model has "),
+        (["resnet8", "--tap", "block", "input", "output"], "deepprobe: ProbeCallback(tap="),
+        (["resnet8", "--model-options", "shortct=B"], "deepprobe: resnet8 has no option 'shortct'; did you mean "),
+    ],
+)  # fmt: skip
+def test_mistakes_in_probe(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert complaint(["probe", *words, "--quiet"], capsys).startswith(line)
+
+
+def test_images_that_do_not_fit_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = tmp_path / "weights.pt"
+    save_checkpoint(weights, dp.create_model("lenet5", input_size=28))
+    line = complaint(["probe", str(weights), "--samples", "8"], capsys)
+    assert line.startswith(f"deepprobe: {weights} does not take images of shape (1, 8, 8): ")
+
+
+def test_foreign_weights(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = tmp_path / "bare.pt"
+    torch.save(dp.create_model("resnet8", in_channels=1, input_size=8).state_dict(), bare)
+    line = complaint(["probe", str(bare)], capsys)
+    assert line == f"deepprobe: {bare} does not name its network: write deepprobe probe MODEL --weights {bare}"
+    assert main(["probe", "resnet8", "--weights", str(bare), "--samples", "16"]) == 0
+    capsys.readouterr()
+    assert "are not those of this" in complaint(["probe", "resnet14", "--weights", str(bare)], capsys)
+    line = complaint(["probe", str(folder / "resnet8-seed0"), "--weights", str(bare)], capsys)
+    assert line.endswith("has weights of its own")

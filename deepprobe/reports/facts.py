@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,11 @@ import pandas as pd
 from deepprobe.records.onset import onset
 from deepprobe.records.spectrum import UNRESOLVED_SHARE
 
+if TYPE_CHECKING:
+    from deepprobe.reports.source import Network
+
 LEARNS_MARGIN = 0.05
-"""A network learns where its accuracy exceeds the majority class's share by more than this."""
+"""A network learns where its accuracy exceeds chance by more than this."""
 
 KINDS = ("finite", "structural", "collapsed", "unresolved", "nonfinite", "empty")
 """Why a layer's condition number is what it is; see ``kinds``."""
@@ -149,18 +153,39 @@ def onset_live(frame: pd.DataFrame, kind: pd.Series) -> int | None:
     return onset(frame[known], finite=kind[known].isin(["finite", "structural"]))
 
 
-def training_facts(metrics: pd.DataFrame) -> dict[str, Any]:
+def trainings(network: Network) -> list[dict[str, Any]]:
+    """``training_facts`` of every run of a network.
+
+    Args:
+        network: One network.
+
+    Returns:
+        Facts in the order of its runs.
+    """
+    facts = []
+    for run in network.runs:
+        model = run.config.get("model")
+        classes = model.get("num_classes") if isinstance(model, Mapping) else run.config.get("num_classes")
+        rows = network.metrics[network.metrics["run"] == run.name]
+        facts.append(training_facts(rows, n_classes=classes if isinstance(classes, int) else None))
+    return facts
+
+
+def training_facts(metrics: pd.DataFrame, *, n_classes: int | None = None) -> dict[str, Any]:
     """Last accuracy of one run and what it is to be compared with.
 
     Args:
         metrics: Tidy metrics of one run.
+        n_classes: Number of classes, where it is known.
 
     Returns:
-        ``split`` (test, else validation, else train; None without metrics), ``accuracy``, ``majority_share``,
-        ``n_predicted_classes`` (NaN where not recorded), ``learns`` (None where it cannot be judged) and
-        ``train_accuracy``, ``last_loss``.
+        ``split`` (test, else validation, else train; None without metrics), ``accuracy``; ``chance``: the most frequent
+        label's share (measure ``majority_label_share``), else one over the number of classes, else NaN;
+        ``is_guessing``: whether it is one over the number of classes; ``n_predicted_classes`` and ``majority_share`` (of the answers, those that name the
+        class named most), NaN where not recorded; ``learns``: whether accuracy exceeds chance by LEARNS_MARGIN, None
+        where that cannot be judged; ``n_classes``.
     """
-    facts: dict[str, Any] = {"split": None, "learns": None, "accuracy": np.nan}
+    facts: dict[str, Any] = {"split": None, "learns": None, "accuracy": np.nan, "n_classes": n_classes}
     accuracy = metrics[metrics["measure"] == "accuracy"]
     for split in ("test", "validation", "train"):
         if (accuracy["split"] == split).any():
@@ -169,11 +194,12 @@ def training_facts(metrics: pd.DataFrame) -> dict[str, Any]:
             break
     for name in ("majority_share", "n_predicted_classes"):
         facts[name] = _last(metrics, name, facts["split"])
-    facts["train_accuracy"] = _last(metrics, "accuracy", "train")
-    facts["last_loss"] = _last(metrics, "loss", "train")
-    known = not (np.isnan(facts["accuracy"]) or np.isnan(facts["majority_share"]))
-    if known:
-        facts["learns"] = bool(facts["accuracy"] > facts["majority_share"] + LEARNS_MARGIN)
+    facts["chance"] = _last(metrics, "majority_label_share", facts["split"])
+    facts["is_guessing"] = bool(np.isnan(facts["chance"]) and n_classes)
+    if facts["is_guessing"] and n_classes:
+        facts["chance"] = 1.0 / n_classes
+    if not (np.isnan(facts["accuracy"]) or np.isnan(facts["chance"])):
+        facts["learns"] = bool(facts["accuracy"] > facts["chance"] + LEARNS_MARGIN)
     return facts
 
 

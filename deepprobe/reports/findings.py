@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from deepprobe.records.spectrum import UNIT_ROUNDOFF
-from deepprobe.reports.facts import causes, kinds, layer_facts, training_facts
+from deepprobe.reports.facts import causes, kinds, layer_facts, trainings
 from deepprobe.reports.source import Network, facet, facets, last_step, model_name
 from deepprobe.reports.words import listed, number, percent, place, plural, span
 
@@ -53,28 +53,37 @@ def of_network(network: Network) -> Finding:
 
 
 def learning(network: Network) -> str:
-    """Whether the network learns: its accuracy against the majority class's share, and the classes it predicts."""
-    facts = [training_facts(network.metrics[network.metrics["run"] == r.name]) for r in network.runs]
-    facts = [f for f in facts if f["split"] is not None]
+    """Whether the network learns: its accuracy against chance, and the classes it predicts."""
+    facts = [f for f in trainings(network) if f["split"] is not None]
     if not facts:
         return "No training was recorded with these numbers, so nothing is said about whether the network learns."
     accuracy = span([f["accuracy"] for f in facts], percent)
     over = f" over {len(facts)} runs" if len(facts) > 1 else ""
-    says = f"{_subject(facts)}: {facts[0]['split']} accuracy {accuracy}{over}"
-    shares = [f["majority_share"] for f in facts if not np.isnan(f["majority_share"])]
-    if shares:
-        says += f", against {span(shares, percent)} for always answering the most frequent class"
+    says = f"{_subject(facts)}: {facts[0]['split']} accuracy {accuracy}{over}{_chance(facts)}"
     classes = [f["n_predicted_classes"] for f in facts if not np.isnan(f["n_predicted_classes"])]
     if classes:
         says += f"; it predicts {'1 class' if set(classes) == {1} else span(classes) + ' different classes'}"
+    answers = [f["majority_share"] for f in facts if not np.isnan(f["majority_share"])]
+    if answers and set(classes) != {1}:
+        says += f", and {span(answers, percent)} of its answers are one and the same class"
     return says + "."
+
+
+def _chance(facts: Sequence[dict[str, Any]]) -> str:
+    """What accuracy is to be compared with."""
+    chance = [f["chance"] for f in facts if not np.isnan(f["chance"])]
+    if not chance:
+        return ""
+    if any(f["is_guessing"] for f in facts):
+        return f", against {span(chance, percent)} by guessing among {span([f['n_classes'] for f in facts])} classes"
+    return f", against {span(chance, percent)} for always answering the most frequent class"
 
 
 def _subject(facts: Sequence[dict[str, Any]]) -> str:
     """Verdict that opens the sentence on learning."""
     known = [f["learns"] for f in facts if f["learns"] is not None]
     if len(known) < len(facts):
-        return "Whether it learns cannot be judged, as the most frequent class's share was not recorded"
+        return "Whether it learns cannot be judged, as neither the classes nor their shares were recorded"
     if all(known):
         return "It learns" + (f" in all {len(known)} runs" if len(known) > 1 else "")
     if not any(known):
@@ -251,8 +260,7 @@ def _learners(networks: Sequence[Network]) -> str:
     no: list[str] = []
     mixed: list[str] = []
     for network in networks:
-        facts = [training_facts(network.metrics[network.metrics["run"] == r.name]) for r in network.runs]
-        known = [f for f in facts if f["learns"] is not None]
+        known = [f for f in trainings(network) if f["learns"] is not None]
         if known:
             target = yes if all(f["learns"] for f in known) else mixed if any(f["learns"] for f in known) else no
             target.append(

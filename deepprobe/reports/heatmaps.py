@@ -138,8 +138,9 @@ def spectra_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, lowest: flo
     )
     _name_ticks(ax, depths, [])
     ax.set_yticks([-0.5, SPECTRUM_ROWS / 2 - 0.5, SPECTRUM_ROWS - 0.5], ["first", "½", "last"])
-    bar = ax.figure.colorbar(image, ax=ax, pad=0.02)
-    bar.set_label("log₁₀ σᵢ / σ₁" + (" (≤ −16: 0)" if low <= np.log10(SMALLEST_SHARE) else ""))
+    below = bool(logs.min() < low) or low <= np.log10(SMALLEST_SHARE)
+    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, extend="min" if below else "neither")
+    bar.set_label("log₁₀ σᵢ / σ₁" + (", darkest: below" if below else ""))
     return ax
 
 

@@ -21,6 +21,8 @@ from deepprobe.reports.tables import Cell, Stage, stages, summary_of
 from deepprobe.reports.words import VIEWS, clean, number, percent, place, plural
 
 SMALL = (5.8, 3.2)
+DARKEST = 1e-9
+"""Darkest σᵢ / σ₁ of the common colours: two decades below what float32 can tell from zero."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,8 @@ def _limits(group: Sequence[Network], tap: str, view: str) -> tuple[float, float
 
 def _lowest(group: Sequence[Network], tap: str, view: str) -> float:
     """Smallest σᵢ / σ₁ of all networks in a tap and view."""
-    return float(min(facet(n.spectra, tap, view)["value"].min() for n in group if len(facet(n.spectra, tap, view))))
+    least = min(facet(n.spectra, tap, view)["value"].min() for n in group if len(facet(n.spectra, tap, view)))
+    return max(float(least), DARKEST)
 
 
 def _training(group: Sequence[Network]) -> Section:
@@ -278,7 +281,7 @@ def layer_parts(group: Sequence[Network]) -> tuple[Part, ...]:
 
 HEADINGS = {
     "network": "network", "tap": "tap", "view": "view", "n_runs": "runs", "accuracy": "accuracy",
-    "majority_share": "most frequent class", "n_layers": "layers", "finite": "finite", "structural": "structural",
+    "chance": "chance", "n_layers": "layers", "finite": "finite", "structural": "structural",
     "collapsed": "collapsed", "unresolved": "unresolved", "nonfinite": "NaN or infinite", "onset_live": "onset (live)",
     "horizon": "precision horizon", "kappa_median": "median κ", "kappa_greatest": "greatest finite κ",
     "live_median": "median κ over live units",
@@ -298,7 +301,7 @@ def _summary_cell(column: str, value: Any) -> Cell:
     """One cell of the summary."""
     if isinstance(value, str):
         return Cell(value)
-    share = column in {"accuracy", "majority_share"} and not pd.isna(value)
+    share = column in {"accuracy", "chance"} and not pd.isna(value)
     return Cell(percent(value) if share else number(float(value)), repr(float(value)).replace("nan", "NaN"))
 
 
@@ -324,10 +327,8 @@ def definitions(group: Sequence[Network]) -> tuple[tuple[str, str], ...]:
         ("onset", "First depth whose layer is not finite and from which on at least 90 % of the layers are not."),
         ("onset (live)", "The same over live units; unresolved layers are left out, as nothing is known of them."),
         ("precision horizon", "First depth at which the measured arithmetic error exceeds 1 % of σ₁."),
-        (
-            "learns",
-            f"Accuracy more than {percent(LEARNS_MARGIN)} (of all samples) above the most frequent class's share.",
-        ),
+        ("chance", "Share of the most frequent label where it was recorded, else one over the number of classes."),
+        ("learns", f"Accuracy above chance by more than {percent(LEARNS_MARGIN)} of the samples."),
     )
 
 

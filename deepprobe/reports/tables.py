@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepprobe.reports.facts import layer_facts, training_facts
+from deepprobe.reports.facts import layer_facts, trainings
 from deepprobe.reports.source import METRIC_COLUMNS, Network, facet, facets, last_step, networks
 from deepprobe.reports.words import STATUSES, clean, number
 from deepprobe.runs.atomic import write_bytes
@@ -20,7 +20,7 @@ from deepprobe.runs.atomic import write_bytes
 SUMMARY = (
     "network", "tap", "view", "n_runs", "n_layers", "finite", "structural", "collapsed", "unresolved", "nonfinite",
     "onset", "onset_live", "horizon", "kappa_median", "kappa_greatest", "live_median", "null_ratio_median", "accuracy",
-    "majority_share",
+    "chance",
 )  # fmt: skip
 """Columns of ``summary``."""
 
@@ -53,8 +53,7 @@ def summary_of(group: Sequence[Network]) -> pd.DataFrame:
     """As ``summary``, of networks that are already read."""
     rows = []
     for network in group:
-        training = [training_facts(network.metrics[network.metrics["run"] == r.name]) for r in network.runs]
-        trained = pd.DataFrame(training, dtype=object)[["accuracy", "majority_share"]].astype("float64")
+        trained = pd.DataFrame(trainings(network), dtype=object)[["accuracy", "chance"]].astype("float64")
         for tap, view in facets(network.layers):
             last = last_step(facet(network.layers, tap, view))
             parts = [layer_facts(part) for _, part in last.groupby("run", sort=False, dropna=False)]
@@ -131,7 +130,8 @@ def _stage_words(rows: pd.DataFrame) -> str:
     counts = rows["status"].value_counts()
     parts = [f"{count} {STATUSES.get(str(status), str(status))}" for status, count in counts.items()]
     finite = rows.loc[rows["status"] == "finite", "condition_number"]
-    kappa = f", κ {number(finite.min())} to {number(finite.max())}" if len(finite) else ""
+    ends = list(dict.fromkeys((number(finite.min()), number(finite.max())))) if len(finite) else []
+    kappa = f", κ {' to '.join(ends)}" if ends else ""
     return f"{depths}, {len(rows)} layer{'s' * (len(rows) != 1)}: {', '.join(parts)}{kappa}"
 
 
@@ -148,7 +148,10 @@ def _cells(row: dict[Any, Any]) -> tuple[Cell, ...]:
         "condition_number", "condition_number_low", "condition_number_high", "condition_number_live",
         "condition_number_null", "numerical_rank", "effective_rank", "n_dead", "n_constant", "n_duplicate",
     )  # fmt: skip
-    return (*before, *(_numeric(row[name]) for name in names), Cell(row["reason"]))
+    numbers = [_numeric(row[name]) for name in names]
+    if row["status"] == "singular-at-precision" and np.isfinite(row["condition_number_low"]):
+        numbers[0] = Cell(f"≥ {number(row['condition_number_low'])}", numbers[0].sort)
+    return (*before, *numbers, Cell(row["reason"]))
 
 
 def _numeric(value: float) -> Cell:

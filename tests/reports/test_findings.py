@@ -92,11 +92,25 @@ def learner(make_run, make_table, **options):
 def test_learning_is_told_with_the_majority_and_the_classes(make_run, make_table):
     assert learner(make_run, make_table, accuracy=0.975) == (
         f"It learns: test accuracy 97.5{NB}%, against 10.0{NB}% for always answering the most frequent class; it "
-        "predicts 10 different classes."
+        f"predicts 10 different classes, and 10.0{NB}% of its answers are one and the same class."
     )
     assert learner(make_run, make_table, accuracy=0.1, classes=1.0) == (
         f"It does not learn: test accuracy 10.0{NB}%, against 10.0{NB}% for always answering the most frequent class; "
         "it predicts 1 class."
+    )
+
+
+def test_learning_without_the_labels_shares(make_run, make_table):
+    config = {"model": {"name": "net", "num_classes": 4}}
+    run = make_run("run", {}, config=config, accuracy=0.5)
+    frame = run.metrics()
+    run.metrics = lambda: frame[frame["measure"] != "majority_label_share"]
+    assert said(run)[0].startswith(
+        f"It learns: test accuracy 50.0{NB}%, against 25.0{NB}% by guessing among 4 classes;"
+    )
+    run.config = {}
+    assert said(run)[0].startswith(
+        "Whether it learns cannot be judged, as neither the classes nor their shares were recorded: test accuracy"
     )
 
 

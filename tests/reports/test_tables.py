@@ -55,7 +55,7 @@ def test_nothing_has_an_empty_summary():
 def test_stages_follow_the_names_and_the_depth(make_table):
     parts = stages(layer_table(make_table("f" * 50 + "c" * 10)))
     assert [p.name for p in parts] == ["features.stage1", "features.stage2", "features.stage3"]
-    assert parts[2].summary == ("depths 41–60, 20 layers: 10 finite, 10 singular at this precision, κ 10 to 10")
+    assert parts[2].summary == ("depths 41–60, 20 layers: 10 finite, 10 singular at this precision, κ 10")
     assert all(len(row) == len(COLUMNS) for p in parts for row in p.rows)
     assert [row[0].text for row in parts[0].rows[:3]] == ["1", "2", "3"]
 
@@ -63,7 +63,10 @@ def test_stages_follow_the_names_and_the_depth(make_table):
 def test_cells_sort_by_numbers_that_javascript_reads(make_table):
     ((row,),) = [p.rows for p in stages(layer_table(make_table("c")))]
     cells = dict(zip(COLUMNS, row, strict=True))
-    assert (cells["κ"].text, cells["κ"].sort) == ("infinite", "Infinity")
+    assert (cells["κ"].text, cells["κ"].sort) == (f"≥ {cells['κ at least'].text}", "Infinity")
+    ((row,),) = [p.rows for p in stages(layer_table(make_table("d")))]
+    assert dict(zip(COLUMNS, row, strict=True))["κ"].text == "infinite"
+    ((row,),) = [p.rows for p in stages(layer_table(make_table("c")))]
     assert (cells["status"].text, cells["status"].sort) == ("singular at this precision", "")
     ((row,),) = [p.rows for p in stages(layer_table(make_table("n")))]
     assert dict(zip(COLUMNS, row, strict=True))["κ"].sort == "NaN"

@@ -49,7 +49,8 @@ def of_network(network: Network) -> Finding:
     """All that is said of one network: learning, conditioning by tap and view, and the order of events."""
     views = facets(network.layers)
     parts = [conditioning(facet(network.layers, *f), where=place(*f)) for f in views] or [["No layer was measured."]]
-    return Finding(network.name, (learning(network), *parts[0]), tuple(s for part in parts[1:] for s in part))
+    first = (learning(network), *parts[0], *contrast(network))
+    return Finding(network.name, first, tuple(s for part in parts[1:] for s in part))
 
 
 def learning(network: Network) -> str:
@@ -67,6 +68,22 @@ def learning(network: Network) -> str:
     if answers and set(classes) != {1}:
         says += f", and {span(answers, percent)} of its answers are one and the same class"
     return says + "."
+
+
+def contrast(network: Network) -> list[str]:
+    """Where learning and conditioning do not go together, so that the one cannot be the reason for the other."""
+    verdicts = {f["learns"] for f in trainings(network)}
+    views = facets(network.layers)
+    facts = [_facts(network, *f) for f in views]
+    bad = [f["n_layers"] - f["finite"] - f["structural"] for part in facts for f in part]
+    if not bad or len(verdicts) != 1:
+        return []
+    if verdicts == {False} and not any(bad):
+        return ["It does not learn although no layer that was measured has collapsed."]
+    lost = [place(*view) for view, part in zip(views, facts, strict=True) if any(f["collapsed"] for f in part)]
+    if verdicts == {True} and lost:
+        return [f"It learns although layers have collapsed in {'; '.join(lost)}."]
+    return []
 
 
 def _chance(facts: Sequence[dict[str, Any]]) -> str:
@@ -322,7 +339,7 @@ def _claim(networks: Sequence[Network], tap: str, view: str) -> str:
         )
     plain_lost = all(all(lost[n.name]) for n in plain)
     residual_kept = not any(any(lost[n.name]) for n in residual)
-    claim = f"the claim of {STUDY} that a plain network is singular from some depth on and a residual one never"
+    claim = f"what {STUDY} found, that a plain network is singular from some depth on and a residual one never"
     if plain_lost and residual_kept:
         return f"In {place(tap, view)}, these data show {claim}."
     reasons = []

@@ -114,6 +114,16 @@ def test_learning_without_the_labels_shares(make_run, make_table):
     )
 
 
+def test_where_learning_and_conditioning_part_it_is_said(make_run, make_table):
+    def last(letters, accuracy):
+        return said(make_run("net", {1: make_table(letters)}, accuracy=accuracy))[-1]
+
+    assert last("ffdd", 0.1) == "It does not learn although no layer that was measured has collapsed."
+    assert last("ffcc", 0.9) == "It learns although layers have collapsed in block outputs, channels view."
+    for letters, accuracy in (("ffcc", 0.1), ("ffff", 0.9), ("fffu", 0.1), ("ffff", None)):
+        assert "although" not in last(letters, accuracy)
+
+
 def test_three_seeds_give_mean_and_range(make_run, make_table):
     letters = ("fffccccc", "ffccccccc"[:8], "ffffcccc")
     runs = [
@@ -156,7 +166,7 @@ def together(make_run, make_table, plain, residual, **accuracies):
 
 
 CLAIM = (
-    "the claim of the 164-layer study (Oyedotun, Al Ismaeil and Aouada) that a plain network is singular from some "
+    "what the 164-layer study (Oyedotun, Al Ismaeil and Aouada) found, that a plain network is singular from some "
     "depth on and a residual one never"
 )
 

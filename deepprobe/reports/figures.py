@@ -151,17 +151,7 @@ def _rail(ax: Axes, table: pd.DataFrame, measure: str, limits: tuple[float, floa
         for status, part in off[name].groupby("status", sort=False):
             shown = str(status) if status in RAIL_MARKERS else "singular-exact"
             seen.add(shown)
-            ax.plot(
-                part["depth"],
-                np.full(len(part), height),
-                transform=ax.get_xaxis_transform(),
-                linestyle="none",
-                marker=RAIL_MARKERS[shown],
-                markersize=3.6,
-                markeredgewidth=0.9,
-                color=look(index)["color"],
-                fillstyle="none" if shown in {"zero", "unresolved"} else "full",
-            )
+            _rail_row(ax, part["depth"], height, status=shown, colour=look(index)["color"])
     ax.text(
         1.0,
         1 - share,
@@ -174,6 +164,21 @@ def _rail(ax: Axes, table: pd.DataFrame, measure: str, limits: tuple[float, floa
         zorder=5,
     )
     return seen
+
+
+def _rail_row(ax: Axes, depths: pd.Series, height: float, *, status: str, colour: str) -> None:
+    """Markers of one network's layers of one status."""
+    ax.plot(
+        depths,
+        np.full(len(depths), height),
+        transform=ax.get_xaxis_transform(),
+        linestyle="none",
+        marker=RAIL_MARKERS[status],
+        markersize=3.6,
+        markeredgewidth=0.9,
+        color=colour,
+        fillstyle="none" if status in {"zero", "unresolved"} else "full",
+    )
 
 
 def rank_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str = "effective_rank") -> Axes:
@@ -283,33 +288,10 @@ def training_curves(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str
     named = rows["network"].where(rows["network"] != "", rows["run"])
     entries: list[tuple[str, Line2D]] = []
     for index, (name, part) in enumerate(rows.groupby(named, sort=False)):
-        style = look(index)
         for (_, split), run in part.groupby(["run", "split"], sort=False):
-            run = run.sort_values(when, kind="stable")
-            line, width = SPLIT_LINES.get(str(split), (style["linestyle"], 1.2))
-            y = run["value"].where(np.isfinite(run["value"]))
-            marker = MARKERS[index % len(MARKERS)] if split != "train" else ""
-            every = max(1, len(run) // 8)
-            ax.plot(
-                run[when],
-                y,
-                color=style["color"],
-                linestyle=line,
-                lw=width,
-                marker=marker,
-                markersize=3.5,
-                markevery=every,
-            )
-            lost = run[~np.isfinite(run["value"].astype("float64"))]
-            ax.plot(
-                lost[when],
-                np.full(len(lost), 0.985),
-                "x",
-                color=style["color"],
-                transform=ax.get_xaxis_transform(),
-                ms=5,
-            )
-        entries.append((str(name), Line2D([], [], color=style["color"], marker=MARKERS[index % len(MARKERS)], lw=1.5)))
+            _curve(ax, run.sort_values(when, kind="stable"), when=when, index=index, split=str(split))
+        style, marker = look(index), MARKERS[index % len(MARKERS)]
+        entries.append((str(name), Line2D([], [], color=style["color"], marker=marker, lw=1.5)))
     splits = [s for s in SPLIT_LINES if s in set(rows["split"])]
     entries += [(s, Line2D([], [], color=GREY, linestyle=SPLIT_LINES[s][0], lw=SPLIT_LINES[s][1])) for s in splits]
     if log:
@@ -319,3 +301,22 @@ def training_curves(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str
         ax.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
     legend(ax, entries)
     return ax
+
+
+def _curve(ax: Axes, run: pd.DataFrame, *, when: str, index: int, split: str) -> None:
+    """One run's line on one split; crosses at the upper edge where it is not finite."""
+    style = look(index)
+    line, width = SPLIT_LINES.get(split, (style["linestyle"], 1.2))
+    values = run["value"].astype("float64")
+    ax.plot(
+        run[when],
+        values.where(np.isfinite(values)),
+        color=style["color"],
+        linestyle=line,
+        lw=width,
+        marker="" if split == "train" else MARKERS[index % len(MARKERS)],
+        markersize=3.5,
+        markevery=max(1, len(run) // 8),
+    )
+    lost = run.loc[~np.isfinite(values), when]
+    ax.plot(lost, np.full(len(lost), 0.985), "x", color=style["color"], transform=ax.get_xaxis_transform(), ms=5)

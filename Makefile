@@ -19,7 +19,8 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.deepprobe-core
-	$(BIN)/deepprobe train plainnet164 resnet164 resnext164 --data digits --epochs 8 --seeds 0 1 2 --probe-every 1ep --out $(DEMO)
+	$(BIN)/deepprobe train plainnet164 resnet164 resnext164 --data digits --epochs 8 --lr 0.02 --seeds 0 1 2 \
+	  --probe-every 2ep --probe-seeds 0 --probe-samples 128 --out $(DEMO)
 	$(BIN)/deepprobe report $(DEMO) --html $(DEMO)/report.html
 	@echo "The report is at $(abspath $(DEMO))/report.html"
 

@@ -33,6 +33,17 @@ def test_the_notebook_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_the_examples_of_your_own_model_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "your-own-model.md").read_text(encoding="utf-8")
+    program = "\n".join(re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL))
+    names: dict[str, object] = {}
+    exec(compile(program, "your-own-model.md", "exec"), names)
+    assert names["table"]["layer"].tolist() == ["0", "3"]  # type: ignore[index]
+    assert (tmp_path / "report.html").exists()
+
+
 def test_commands_shown_are_understood() -> None:
     from deepprobe.cli import VERBS
 

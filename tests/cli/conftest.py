@@ -1,0 +1,17 @@
+"""What tests of the command share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from deepprobe.cli import train
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _keep_denormals() -> Iterator[None]:
+    """Training from the command line flushes denormals for its whole process, which here is that of other tests too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "flush_denormals", lambda: None)
+        yield

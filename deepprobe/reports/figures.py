@@ -76,7 +76,7 @@ def condition_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, measure: 
         style, marker = look(index), MARKERS[index % len(MARKERS)]
         for rows in runs:
             _kappa_line(ax, rows, measure, marker=marker, **style)
-        entries.append((name, Line2D([], [], marker=marker, markersize=3.5, **style)))
+        entries.append((name or measure.replace("_", " "), Line2D([], [], marker=marker, markersize=3.5, **style)))
     drawn = _drawn(table["condition_number_null"])
     if drawn.notna().any():
         for _, runs in by_network(table):
@@ -107,6 +107,8 @@ def _kappa_line(ax: Axes, rows: pd.DataFrame, measure: str, *, marker: str, **st
     values = _drawn(rows[measure])
     every = max(1, len(rows) // 12)
     ax.plot(rows["depth"], values, marker=marker, markersize=3.5, markevery=every, **style)  # type: ignore[arg-type]
+    alone = values.notna() & values.shift().isna() & values.shift(-1).isna()
+    ax.plot(rows["depth"][alone], values[alone], ".", color=style["color"], markersize=4)  # no line reaches them
     if measure == "condition_number":
         bounds = values.notna()
         high = rows["condition_number_high"].clip(upper=1e18)
@@ -210,7 +212,7 @@ def rank_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str =
         for rows in runs:
             every = max(1, len(rows) // 12)
             ax.plot(rows["depth"], rows[measure], marker=marker, markersize=3.5, markevery=every, **style)
-        entries.append((name, Line2D([], [], marker=marker, markersize=3.5, **style)))
+        entries.append((name or measure.replace("_", " "), Line2D([], [], marker=marker, markersize=3.5, **style)))
         bounds.append(runs[0].set_index("depth")[["n_rows", "n_features", "rank_bound"]].min(axis=1))
     for bound in bounds:
         ax.plot(bound.index, bound, color=GREY, linewidth=0.7, drawstyle="steps-mid")

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from deepprobe.errors import ConfigError
 from deepprobe.reports.source import facets, last_step, layer_table
@@ -104,6 +105,8 @@ def finish(ax: Axes, *, x: str, y: str) -> Axes:
     """Labels and light grid."""
     ax.set_xlabel(x)
     ax.set_ylabel(y)
+    if x == "depth":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(visible=True, which="major", color="#DDDDDD", linewidth=0.6)
     ax.set_axisbelow(True)
     for side in ("top", "right"):

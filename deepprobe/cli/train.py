@@ -93,6 +93,8 @@ class TrainOptions:
     """Share of the training set held out for validation."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Threads of the CPU; torch decides by default. Small images are often fastest with 1."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of training; probes always use fp32."""
     channels_last: bool = False
@@ -137,6 +139,10 @@ def run(words: Sequence[str]) -> None:
     """Train every model with every seed; complete runs are skipped."""
     options = options_from(words)
     flush_denormals()
+    if options.threads is not None:
+        import torch
+
+        torch.set_num_threads(options.threads)
     models, seeds = dict.fromkeys(options.models), dict.fromkeys(options.seeds)
     plan = [(model, seed) for seed in seeds for model in models]
     data = Data(

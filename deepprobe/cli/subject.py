@@ -152,9 +152,7 @@ def rebuild(checkpoint: Checkpoint, *, origin: str, into: nn.Module | None = Non
         config = dict(checkpoint.deepprobe_config or {})
         name = config.pop("name", None)
         if not isinstance(name, str):
-            raise CheckpointError(
-                f"{origin} does not say what network it is of: deepprobe probe MODEL --weights {origin}"
-            )
+            raise CheckpointError(f"{origin} does not name its network: write deepprobe probe MODEL --weights {origin}")
         into = create_model(name, **config)
     put_weights(into, checkpoint.weights, origin=origin)
     return into

@@ -24,7 +24,7 @@ def preserved_random_states() -> Iterator[None]:
     import torch
 
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global state is what is kept
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     try:
         with torch.random.fork_rng(devices=devices):
             yield

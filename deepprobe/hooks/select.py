@@ -65,7 +65,9 @@ def select_layers(model: nn.Module, layers: LayerSelection = None, *, tap: str =
     if not named:
         named = {"": unwrapped(model)}
     if layers is None:
-        chosen = _blocks(named) if tap == "block" else {n: m for n, m in named.items() if is_weighted(m)}
+        chosen = (
+            _blocks(unwrapped(model), named) if tap == "block" else {n: m for n, m in named.items() if is_weighted(m)}
+        )
         if not chosen:
             what = (
                 "blocks (composite elements of a Sequential or ModuleList)" if tap == "block" else "layers with weights"
@@ -100,11 +102,11 @@ def _takes(pattern: object, name: str, module: nn.Module) -> bool:
     raise ConfigError(f"layers={pattern!r} is neither a glob, a module class nor a predicate (name, module) -> bool")
 
 
-def _blocks(named: dict[str, nn.Module]) -> dict[str, nn.Module]:
+def _blocks(model: nn.Module, named: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """Composite modules with weights that are elements of a container, outermost first."""
     found: dict[str, nn.Module] = {}
     for name, module in named.items():
-        parent = named.get(name.rpartition(".")[0])
+        parent = model.get_submodule(name.rpartition(".")[0])
         element = isinstance(parent, _CONTAINERS)
         composite = not isinstance(module, _CONTAINERS) and any(module.children())
         inside = any(name.startswith(block + ".") for block in found)

@@ -1,7 +1,7 @@
 """The accumulator for rows of any width: a d × d triangle where d is small, the rows themselves where n is.
 
-Up to 1,024 units a triangle is kept from the start. Beyond, rows are kept as they come; once they are more than 1,024,
-a matrix of up to 4,096 units turns to a triangle (134 MB at most) and a wider one stops taking rows, with a warning.
+A triangle of up to 4,096 units (134 MB) is kept once there are more rows than that is worth; until then, and for wider
+matrices always, rows are kept as they come, 1,024 at most, and those beyond are left out with a warning.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ class Rows:
 
     Args:
         n_features: Columns d, at least 1.
+        by_rows: Whether rows are what is asked about (view ``samples``): then a triangle is formed only once n ≥ d,
+            else for up to 1,024 units from the start, so that live units can be told from dead ones whatever n is.
     """
 
-    def __init__(self, n_features: int) -> None:
-        self._kept: StreamingQR | WideRows = (
-            StreamingQR(n_features) if n_features <= MOST_ROWS else WideRows(n_features)
-        )
+    def __init__(self, n_features: int, *, by_rows: bool = False) -> None:
+        self._kept: StreamingQR | WideRows
+        if n_features > MOST_ROWS or by_rows:
+            self._kept = WideRows(n_features)
+        else:
+            self._kept = StreamingQR(n_features)
 
     @property
     def n_rows(self) -> int:
@@ -46,9 +50,8 @@ class Rows:
         if isinstance(self._kept, StreamingQR):
             self._kept.update(blocks)
             return
-        grown = self.n_rows + blocks.shape[0] * blocks.shape[2]
-        if grown > MOST_ROWS and self._kept.n_features <= WIDEST_TRIANGLE:
-            self._turn_to_triangle().update(blocks)
+        if self._outgrown(self._kept, blocks.shape[0] * blocks.shape[2]):
+            self._turn_to_triangle(self._kept).update(blocks)
         else:
             self._kept.update(blocks, last=last)
 
@@ -59,11 +62,8 @@ class Rows:
             ShapeError: If the numbers of columns differ.
         """
         mine, its = self._kept, other._kept
-        if isinstance(mine, WideRows) and (
-            isinstance(its, StreamingQR)
-            or (mine.n_rows + its.n_rows > MOST_ROWS and mine.n_features <= WIDEST_TRIANGLE)
-        ):
-            mine = self._turn_to_triangle()
+        if isinstance(mine, WideRows) and (isinstance(its, StreamingQR) or self._outgrown(mine, its.n_rows)):
+            mine = self._turn_to_triangle(mine)
         if isinstance(mine, WideRows):
             assert isinstance(its, WideRows)
             mine.merge(its)
@@ -77,11 +77,16 @@ class Rows:
         """Factor of all rows so far."""
         return self._kept.result()
 
-    def _turn_to_triangle(self) -> StreamingQR:
+    @staticmethod
+    def _outgrown(kept: WideRows, more: int) -> bool:
+        """Whether with so many more rows a triangle is the smaller thing to keep."""
+        grown = kept.n_rows + more
+        return kept.n_features <= WIDEST_TRIANGLE and (grown >= kept.n_features or grown > MOST_ROWS)
+
+    def _turn_to_triangle(self, kept: WideRows) -> StreamingQR:
         """Stream the kept rows into a triangle and go on with that."""
-        assert isinstance(self._kept, WideRows)
-        triangle = StreamingQR(self._kept.n_features)
-        for rows in self._kept.kept_rows():
+        triangle = StreamingQR(kept.n_features)
+        for rows in kept.kept_rows():
             triangle.update(rows[:, :, None])
         self._kept = triangle
         return triangle

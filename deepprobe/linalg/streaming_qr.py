@@ -121,7 +121,7 @@ class StreamingQR:
         total = _Lane(d)
         for lane in self._lanes:
             total.absorb(lane, lane_shift=shift, shift=shift)
-        triangle = np.triu(total.triangle)
+        triangle = np.triu(total.triangle)[: self.n_rows + 1]  # fewer rows than columns leave the rest empty
         raw = triangle[:, 1:].copy()
         raw[0] += triangle[0, 0] * shift
         constant = np.logical_not(triangle[:, 1:].any(axis=0))

@@ -98,8 +98,9 @@ def _with_live(found: Spectrum, factor: Factor, matrix: NDArray[np.float64], n: 
     """Add κ over live units, as they are and scaled to unit norm."""
     if found.status in {"nonfinite", "empty", "zero"}:
         return found
-    if factor.by_rows:  # n < d: no unit can make rows alike
-        return replace(found, condition_number_live=ratio(found.singular_values, found.uncertainty))
+    if factor.by_rows:  # n < d, and units cannot be taken out: no dead or duplicate one can make rows alike
+        over_rows = ratio(found.singular_values, found.uncertainty)
+        return replace(found, condition_number_live=over_rows if found.over_values else float("nan"))
     idle = factor.constant if found.is_centred else factor.dead
     live = ~(idle | factor.duplicate)
     values = found.singular_values

@@ -13,7 +13,7 @@ from deepprobe.errors import ShapeError
 from deepprobe.linalg.certificate import ExactSketch
 from deepprobe.linalg.factor import Factor
 from deepprobe.linalg.gram import GramAccumulator
-from deepprobe.linalg.matricize import blocks, random_positions, unfoldings
+from deepprobe.linalg.matricize import ROW_VIEWS, blocks, random_positions, unfoldings
 from deepprobe.linalg.rows import Rows
 from deepprobe.measures.conditioning import Subject, counted, spectrum
 from deepprobe.measures.units import UnitCounter
@@ -77,7 +77,10 @@ class RowsCell:
     ) -> None:
         self._call, self._reading, self._limit, self._n_features = call, reading, limit, n_features
         self._generator = torch.Generator().manual_seed(seed)
-        self._rows: Rows | GramAccumulator = Rows(n_features) if reading.method == "qr" else GramAccumulator(n_features)
+        by_rows = reading.view in ROW_VIEWS
+        self._rows: Rows | GramAccumulator = (
+            Rows(n_features, by_rows=by_rows) if reading.method == "qr" else GramAccumulator(n_features)
+        )
         self._counter = UnitCounter(n_features)
         self._exact = ExactSketch(n_features) if reading.certify and n_features <= MOST_CERTIFIED else None
         self._dtype = ""

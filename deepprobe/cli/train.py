@@ -116,6 +116,8 @@ class TrainOptions:
     """How they become matrices: one for each tap, or one for all."""
     rows: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
     """Positions of each sample that become rows: all, or so many at random."""
+    replay: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Samples that each probe runs again in float64, to measure what the arithmetic itself can know; 0 for none."""
     quiet: bool = False
     """No progress bars, no lines."""
 
@@ -223,7 +225,8 @@ def _probes(seed: int, options: TrainOptions, data: Data) -> list[Callback]:
             every=options.probe_every,
             batches=[(images, labels)],
             layers=options.layers or None,
-            tap=options.tap,
+            rows=options.rows,
+            replay=options.replay,
             view=options.view,
             rows=options.rows,
         )

@@ -76,7 +76,7 @@ def _floor_a_row(difference: Tensor, view: str) -> float:
         norms = torch.linalg.matrix_norm(unfoldings(difference, view), ord=2)
         return float(norms.median()) / float(np.sqrt(unfoldings(difference, view).shape[1]))
     parts = blocks(difference, view)
-    rows = Rows(parts.shape[1])
+    rows = Rows(parts.shape[1], by_rows=True)
     rows.update(parts.cpu().numpy(), last=True)
     factor = rows.result()
     return float(singular_values(factor.raw)[0] / np.sqrt(factor.n_rows))

@@ -180,8 +180,8 @@ def training_facts(metrics: pd.DataFrame, *, n_classes: int | None = None) -> di
 
     Returns:
         ``split`` (test, else validation, else train; None without metrics), ``accuracy``; ``chance``: the most frequent
-        label's share (measure ``majority_label_share``), else one over the number of classes, else NaN;
-        ``is_guessing``: whether it is one over the number of classes; ``n_predicted_classes`` and ``majority_share``
+        label's share (measure ``majority_share``), else one over the number of classes, else NaN;
+        ``is_guessing``: whether it is one over the number of classes; ``n_predicted_classes`` and ``top_prediction_share``
         (of the answers, those that name the class named most), NaN where not recorded; ``learns``: whether accuracy
         exceeds chance by LEARNS_MARGIN, None where that cannot be judged; ``n_classes``.
     """
@@ -192,9 +192,9 @@ def training_facts(metrics: pd.DataFrame, *, n_classes: int | None = None) -> di
             facts["split"] = split
             facts["accuracy"] = _last(metrics, "accuracy", split)
             break
-    for name in ("majority_share", "n_predicted_classes"):
+    for name in ("top_prediction_share", "n_predicted_classes"):
         facts[name] = _last(metrics, name, facts["split"])
-    facts["chance"] = _last(metrics, "majority_label_share", facts["split"])
+    facts["chance"] = _last(metrics, "majority_share", facts["split"])
     facts["is_guessing"] = bool(np.isnan(facts["chance"]) and n_classes)
     if facts["is_guessing"] and n_classes:
         facts["chance"] = 1.0 / n_classes

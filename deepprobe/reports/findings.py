@@ -64,7 +64,7 @@ def learning(network: Network) -> str:
     classes = [f["n_predicted_classes"] for f in facts if not np.isnan(f["n_predicted_classes"])]
     if classes:
         says += f"; it predicts {'1 class' if set(classes) == {1} else span(classes) + ' different classes'}"
-    answers = [f["majority_share"] for f in facts if not np.isnan(f["majority_share"])]
+    answers = [f["top_prediction_share"] for f in facts if not np.isnan(f["top_prediction_share"])]
     if answers and set(classes) != {1}:
         says += f", and {span(answers, percent)} of its answers are one and the same class"
     return says + "."

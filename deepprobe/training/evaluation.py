@@ -28,6 +28,7 @@ class Tally:
         self._loss: Tensor | None = None
         self._correct: Tensor | None = None
         self._predicted: Tensor | None = None
+        self._labelled: Tensor | None = None
 
     @torch.no_grad()
     def add(self, logits: Tensor, labels: Tensor, *, loss: Tensor) -> None:
@@ -41,27 +42,34 @@ class Tally:
         predicted = logits.argmax(dim=1)
         classes = torch.arange(logits.shape[1], device=logits.device)
         counts = (predicted[:, None] == classes).sum(dim=0)
+        labelled = (labels[:, None] == classes).sum(dim=0)
         correct = (predicted == labels).sum()
         total = loss.detach().double() * len(labels)
         self.n_samples += len(labels)
         self._loss = total if self._loss is None else self._loss + total
         self._correct = correct if self._correct is None else self._correct + correct
         self._predicted = counts if self._predicted is None else self._predicted + counts
+        self._labelled = labelled if self._labelled is None else self._labelled + labelled
 
     def read(self) -> dict[str, float]:
-        """Mean loss, accuracy, classes predicted at least once, share of the one predicted most; empty of nothing."""
-        if self._loss is None or self._correct is None or self._predicted is None or not self.n_samples:
+        """Mean loss, accuracy, what a constant answer would reach, and how constant the answers were; empty of nothing.
+
+        ``majority_share`` is the share of the most frequent label, the accuracy of the best constant predictor;
+        ``top_prediction_share`` that of the class predicted most, 1 for a constant predictor.
+        """
+        if self._loss is None or self._correct is None or self._predicted is None or self._labelled is None:
             return {}
         return {
             "loss": self._loss.item() / self.n_samples,
             "accuracy": self._correct.item() / self.n_samples,
             "n_predicted_classes": float((self._predicted > 0).sum().item()),
-            "majority_share": self._predicted.max().item() / self.n_samples,
+            "top_prediction_share": self._predicted.max().item() / self.n_samples,
+            "majority_share": self._labelled.max().item() / self.n_samples,
         }
 
     def state(self) -> dict[str, Tensor | int | None]:
         """The sums as plain values, for a checkpoint within an epoch."""
-        sums = {"loss": self._loss, "correct": self._correct, "predicted": self._predicted}
+        sums = {"loss": self._loss, "correct": self._correct, "predicted": self._predicted, "labelled": self._labelled}
         return {"n_samples": self.n_samples, **sums}
 
     @classmethod
@@ -70,7 +78,7 @@ class Tally:
         tally = cls()
         n_samples = state["n_samples"]
         tally.n_samples = int(n_samples) if n_samples is not None else 0
-        for name in ("loss", "correct", "predicted"):
+        for name in ("loss", "correct", "predicted", "labelled"):
             value = state[name]
             setattr(tally, f"_{name}", value.to(device) if isinstance(value, torch.Tensor) else None)
         return tally
@@ -88,8 +96,8 @@ def evaluate(
         batch_size: Samples a forward pass, where the data are tensors.
 
     Returns:
-        ``loss`` (mean cross-entropy, no label smoothing), ``accuracy``, ``n_predicted_classes``, ``majority_share``;
-        empty if there are no samples.
+        ``loss`` (mean cross-entropy, no label smoothing), ``accuracy``, ``n_predicted_classes``,
+        ``top_prediction_share`` and ``majority_share``; empty if there are no samples.
 
     Raises:
         ShapeError: If a batch is no pair (inputs, labels), or the model's output is not (n, classes).

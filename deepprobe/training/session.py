@@ -45,9 +45,9 @@ def train(
 ) -> Run:
     """Train a classifier and measure it; a run that was stopped goes on where its last checkpoint is.
 
-    After every epoch the run holds loss, accuracy, n_predicted_classes and majority_share of training (running, as
-    augmented), validation and test set; learning_rate, seconds and samples_per_second of training. Nothing is
-    selected, so the test set selects nothing.
+    After every epoch the run holds loss, accuracy, n_predicted_classes, top_prediction_share and majority_share of
+    training (running, as augmented), validation and test set; learning_rate, seconds and samples_per_second of
+    training. Nothing is selected, so the test set selects nothing.
 
     The same seed, data, initial weights, machine and thread count give the same bits, resumed or not.
 

@@ -90,8 +90,8 @@ class FakeRun:
                     {"measure": "accuracy", "value": 0.1 + share * (self.accuracy - 0.1), "split": split, "step": step}
                 )
                 rows.append({"measure": "loss", "value": loss, "split": split, "step": step})
-            rows.append({"measure": "majority_label_share", "value": 0.1, "split": "test", "step": step})
-            rows.append({"measure": "majority_share", "value": 1 / self.classes, "split": "test", "step": step})
+            rows.append({"measure": "majority_share", "value": 0.1, "split": "test", "step": step})
+            rows.append({"measure": "top_prediction_share", "value": 1 / self.classes, "split": "test", "step": step})
             rows.append({"measure": "n_predicted_classes", "value": self.classes, "split": "test", "step": step})
         frame = pd.DataFrame(rows)
         return frame.assign(run=self.name, epoch=frame["step"] / 10, layer=None)

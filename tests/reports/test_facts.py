@@ -66,7 +66,7 @@ def rows(**values):
 def test_training_takes_the_last_test_accuracy_against_the_majority():
     frame = rows(of={
         ("accuracy", "test", 10): 0.5, ("accuracy", "test", 5): 0.9, ("accuracy", "train", 10): 0.99,
-        ("majority_label_share", "test", 10): 0.11, ("majority_share", "test", 10): 0.98,
+        ("majority_share", "test", 10): 0.11, ("top_prediction_share", "test", 10): 0.98,
     })  # fmt: skip
     facts = training_facts(frame)
     assert (facts["split"], facts["accuracy"], facts["learns"]) == ("test", 0.5, True)
@@ -74,15 +74,15 @@ def test_training_takes_the_last_test_accuracy_against_the_majority():
 
 @pytest.mark.parametrize(("accuracy", "learns"), [(0.11, False), (0.159, False), (0.17, True)])
 def test_a_network_learns_above_the_margin(accuracy, learns):
-    frame = rows(of={("accuracy", "validation", 1): accuracy, ("majority_label_share", "validation", 1): 0.11})
+    frame = rows(of={("accuracy", "validation", 1): accuracy, ("majority_share", "validation", 1): 0.11})
     assert training_facts(frame)["learns"] is learns
 
 
 def test_without_the_labels_share_chance_is_that_of_guessing():
-    frame = rows(of={("accuracy", "test", 1): 0.14, ("majority_share", "test", 1): 0.98})
+    frame = rows(of={("accuracy", "test", 1): 0.14, ("top_prediction_share", "test", 1): 0.98})
     facts = training_facts(frame, n_classes=10)
     assert (facts["chance"], facts["is_guessing"], facts["learns"]) == (0.1, True, False)
-    assert facts["majority_share"] == 0.98
+    assert facts["top_prediction_share"] == 0.98
 
 
 def test_without_either_nothing_is_judged():

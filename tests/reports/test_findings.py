@@ -104,7 +104,7 @@ def test_learning_without_the_labels_shares(make_run, make_table):
     config = {"model": {"name": "net", "num_classes": 4}}
     run = make_run("run", {}, config=config, accuracy=0.5)
     frame = run.metrics()
-    run.metrics = lambda: frame[frame["measure"] != "majority_label_share"]
+    run.metrics = lambda: frame[frame["measure"] != "majority_share"]
     assert said(run)[0].startswith(
         f"It learns: test accuracy 50.0{NB}%, against 25.0{NB}% by guessing among 4 classes;"
     )

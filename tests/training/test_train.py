@@ -67,7 +67,7 @@ def test_every_epoch_has_every_metric_of_every_split(net, few):
     assert isinstance(run, MemoryRun)
     assert run.name == "r"
     metrics = run.metrics()
-    common = {"loss", "accuracy", "n_predicted_classes", "majority_share", "seconds"}
+    common = {"loss", "accuracy", "n_predicted_classes", "top_prediction_share", "majority_share", "seconds"}
     for epoch in (1, 2, 3):
         part = metrics[metrics["epoch"] == epoch]
         assert set(part["step"]) == {epoch * 4}

@@ -225,10 +225,10 @@ def _probes(seed: int, options: TrainOptions, data: Data) -> list[Callback]:
             every=options.probe_every,
             batches=[(images, labels)],
             layers=options.layers or None,
-            rows=options.rows,
-            replay=options.replay,
+            tap=options.tap,
             view=options.view,
             rows=options.rows,
+            replay=options.replay,
         )
     ]
 

@@ -1,0 +1,19 @@
+"""Every analysis runs from top to bottom at its smallest scale."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ANALYSES = sorted((Path(__file__).parents[2] / "analyses").glob("[0-9]*.py"))
+
+
+@pytest.mark.parametrize("path", ANALYSES, ids=lambda path: path.stem)
+def test_smoke(path: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", str(path), "--smoke", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=None, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000

@@ -181,9 +181,9 @@ def training_facts(metrics: pd.DataFrame, *, n_classes: int | None = None) -> di
     Returns:
         ``split`` (test, else validation, else train; None without metrics), ``accuracy``; ``chance``: the most frequent
         label's share (measure ``majority_share``), else one over the number of classes, else NaN;
-        ``is_guessing``: whether it is one over the number of classes; ``n_predicted_classes`` and ``top_prediction_share``
-        (of the answers, those that name the class named most), NaN where not recorded; ``learns``: whether accuracy
-        exceeds chance by LEARNS_MARGIN, None where that cannot be judged; ``n_classes``.
+        ``is_guessing``: whether it is one over the number of classes; ``n_predicted_classes`` and
+        ``top_prediction_share`` (of the answers, those that name the class named most), NaN where not recorded;
+        ``learns``: whether accuracy exceeds chance by LEARNS_MARGIN, None where that cannot be judged; ``n_classes``.
     """
     facts: dict[str, Any] = {"split": None, "learns": None, "accuracy": np.nan, "n_classes": n_classes}
     accuracy = metrics[metrics["measure"] == "accuracy"]

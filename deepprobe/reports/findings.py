@@ -236,25 +236,31 @@ def _horizon(facts: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def events(frame: pd.DataFrame) -> list[str]:
-    """When in training the collapse came, for runs probed more than once."""
-    first: list[float | None] = []
-    steps: set[float] = set()
+    """When in training the collapse came to stay, and whether one passed, for runs probed more than once."""
+    stayed: list[str] = []
+    passed: list[tuple[float, float]] = []
+    n_runs = 0
     for _, run in frame.groupby("run", sort=False, dropna=False):
         probed = [(s, layer_facts(run[run["step"] == s])) for s in sorted(float(s) for s in run["step"].unique())]
-        probed = [(s, f) for s, f in probed if f["n_layers"]]
-        if len(probed) < 2:
+        onsets = [(s, f["onset_live"]) for s, f in probed if f["n_layers"]]
+        if len(onsets) < 2:
             continue
-        steps.add(probed[0][0])
-        first.append(next((s for s, f in probed if f["onset_live"] is not None), None))
-    if not first:
+        n_runs += 1
+        sound = [i for i, (_, depth) in enumerate(onsets) if depth is None]
+        since = sound[-1] + 1 if sound else 0
+        if since < len(onsets):
+            stayed.append(f"step {number(onsets[since][0])} (then from depth {onsets[since][1]} on)")
+        passed += [(s, depth) for s, depth in onsets[:since] if depth is not None]
+    if not n_runs:
         return []
-    when = [s for s in first if s is not None]
-    what = "nine tenths of the layers from some depth on had collapsed or held NaN, over live units,"
-    if not when:
-        return [f"There was no probe during training at which {what.rstrip(',')}."]
-    share = f" in {len(when)} of {len(first)} runs" if len(first) > 1 else ""
-    start = f"; at step {number(min(steps))} this was not so" if not set(when) & steps else ""
-    return [f"The first probe at which {what} was that of step {span(when)}{share}{start}."]
+    what = "nine tenths of the layers from some depth on had collapsed or held NaN, over live units"
+    share = f" in {len(stayed)} of {n_runs} runs" if n_runs > 1 else ""
+    said = [f"From which probe to the last {what}{share}: {', '.join(stayed)}."] if stayed else []
+    if passed:
+        steps = ", ".join(dict.fromkeys(number(s) for s, _ in passed))
+        depths = span([float(depth) for _, depth in passed])
+        said.append(f"At step {steps} {what} (onset at depth {depths}), and at a later probe no more: that passed.")
+    return said or [f"There was no probe during training at which {what}."]
 
 
 def comparison(networks: Sequence[Network]) -> Finding:

@@ -145,11 +145,16 @@ def test_three_seeds_give_mean_and_range(make_run, make_table):
 def test_order_of_events(make_run, make_table):
     tables = {0: make_table("ffff"), 10: make_table("ffff"), 20: make_table("fccc")}
     assert said(make_run("r", tables))[-1] == (
-        "The first probe at which nine tenths of the layers from some depth on had collapsed or held NaN, over live "
-        "units, was that of step 20; at step 0 this was not so."
+        "From which probe to the last nine tenths of the layers from some depth on had collapsed or held NaN, over "
+        f"live units: step 20 (then from depth {tables[20]['depth'].iloc[1]} on)."
     )
     tables = {0: make_table("fccc"), 20: make_table("fccc")}
-    assert said(make_run("r", tables))[-1].endswith("over live units, was that of step 0.")
+    assert "over live units: step 0 (then from" in said(make_run("r", tables))[-1]
+    tables = {0: make_table("fccc"), 10: make_table("ffff"), 20: make_table("ffff")}
+    assert said(make_run("r", tables))[-1] == (
+        "At step 0 nine tenths of the layers from some depth on had collapsed or held NaN, over live units (onset at "
+        f"depth {tables[0]['depth'].iloc[1]}), and at a later probe no more: that passed."
+    )
     tables = {0: make_table("ffff"), 20: make_table("dddd")}
     assert said(make_run("r", tables))[-1] == (
         "There was no probe during training at which nine tenths of the layers from some depth on had collapsed or "

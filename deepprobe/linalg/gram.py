@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from deepprobe.errors import ShapeError
-from deepprobe.linalg.factor import Factor
+from deepprobe.errors import ShapeError, SpectrumError
+from deepprobe.linalg.factor import Factor, shifted_resolution
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,8 +36,8 @@ class GramAccumulator:
         self._gram: Tensor | None = None
         self._shift: Tensor | None = None
 
-    def update(self, blocks: NDArray[np.floating] | Tensor) -> None:
-        """Take rows as blocks of shape (b, d, p), a tensor on any device or an array.
+    def update(self, blocks: NDArray[np.floating] | Tensor, *, last: bool = False) -> None:
+        """Take rows as blocks of shape (b, d, p), a tensor on any device or an array; ``last`` changes nothing.
 
         Raises:
             ShapeError: If d is not ``n_features``.
@@ -74,7 +74,11 @@ class GramAccumulator:
         self.n_rows += other.n_rows
 
     def result(self) -> Factor:
-        """Factor of all rows so far; ``duplicate`` stays empty, for a Gram matrix cannot tell equal from nearly so."""
+        """Factor of all rows so far; ``duplicate`` stays empty, for a Gram matrix cannot tell equal from nearly so.
+
+        Raises:
+            SpectrumError: If squares overflowed.
+        """
         d = self.n_features
         none = np.zeros(d, dtype=bool)
         if self._gram is None or self._shift is None:
@@ -84,7 +88,10 @@ class GramAccumulator:
         mean = gram[0, 1:] / gram[0, 0]
         centred = gram[1:, 1:] - np.outer(mean, gram[0, 1:])
         raw = centred + gram[0, 0] * np.outer(mean + shift, mean + shift)
+        if not np.isfinite(raw).all():
+            raise SpectrumError("squares of these values overflow: method='gram' cannot hold them; say method='qr'")
         constant = ~np.diag(gram)[1:].astype(bool)
+        shifted, frobenius = np.sqrt(np.trace(gram[1:, 1:])), np.sqrt(max(np.trace(raw), 0.0))
         return Factor(
             raw=_root(raw),
             centred=_root(centred),
@@ -93,7 +100,7 @@ class GramAccumulator:
             dead=constant & (shift == 0),
             constant=constant,
             duplicate=none,
-            resolution=GRAM_RESOLUTION,
+            resolution=shifted_resolution(GRAM_RESOLUTION, shifted=float(shifted), frobenius=float(frobenius)),
         )
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from scipy.linalg.lapack import dtpqrt
 
 from deepprobe.errors import ShapeError
-from deepprobe.linalg.factor import Factor
-from deepprobe.records.spectrum import ARITHMETIC_ROUNDOFF
+from deepprobe.linalg.factor import Factor, shifted_resolution
+from deepprobe.records.spectrum import ARITHMETIC_ROUNDOFF, frobenius_norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,12 +121,12 @@ class StreamingQR:
         total = _Lane(d)
         for lane in self._lanes:
             total.absorb(lane, lane_shift=shift, shift=shift)
-        triangle = np.triu(total.triangle)[: self.n_rows + 1]  # fewer rows than columns leave the rest empty
+        triangle = np.triu(total.triangle)
         raw = triangle[:, 1:].copy()
         raw[0] += triangle[0, 0] * shift
         constant = np.logical_not(triangle[:, 1:].any(axis=0))
         dead = constant & (shift == 0)
-        duplicate = _later_twins(total.twins, shift) & ~dead
+        duplicate = _later_twins(total.twins, d) & ~dead
         return Factor(
             raw=raw,
             centred=triangle[1:, 1:].copy(),
@@ -134,8 +134,10 @@ class StreamingQR:
             n_features=d,
             dead=dead,
             constant=constant,
-            duplicate=duplicate if self.n_rows else np.zeros(d, dtype=bool),
-            resolution=ARITHMETIC_ROUNDOFF,
+            duplicate=duplicate,
+            resolution=shifted_resolution(
+                ARITHMETIC_ROUNDOFF, shifted=frobenius_norm(triangle[:, 1:]), frobenius=frobenius_norm(raw)
+            ),
         )
 
     def _start(self, shift: NDArray[np.float64]) -> None:
@@ -198,8 +200,8 @@ class _Lane:
             rows[0] = 1.0
             target = rows[1:].reshape(d, b, p)
             target[...] = chunk.transpose(1, 0, 2)
+            self.twins = _refine(self.twins, rows[1:])  # before the shift, under which small differences would vanish
             target -= shift[:, None, None]
-            self.twins = _refine(self.twins, rows[1:])
             self.fold_rows(rows.T)
 
     def absorb(self, other: _Lane, *, lane_shift: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
@@ -207,8 +209,7 @@ class _Lane:
         rows = np.triu(other.triangle)
         rows[0, 1:] += rows[0, 0] * (lane_shift - shift)
         if other.twins is not None:
-            both = other.twins if self.twins is None else _labels(self.twins, other.twins)
-            self.twins = both
+            self.twins = other.twins if self.twins is None else _labels(self.twins, other.twins)
         self.fold_rows(np.asfortranarray(rows))
 
     def fold_rows(self, rows: NDArray[np.float64]) -> None:
@@ -265,13 +266,9 @@ def _refine(twins: NDArray[np.intp] | None, columns: NDArray[np.float64]) -> NDA
     return refined
 
 
-def _later_twins(twins: NDArray[np.intp] | None, shift: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Columns equal to one before them: same differences from the first row, and the same first row."""
-    if twins is None:
-        return np.zeros(len(shift), dtype=bool)
-    _, first_rows = np.unique(shift + 0.0, return_inverse=True)
-    labels = _labels(twins, first_rows.reshape(-1))
-    _, first = np.unique(labels, return_index=True)
-    later = np.ones(len(shift), dtype=bool)
-    later[first] = False
+def _later_twins(twins: NDArray[np.intp] | None, d: int) -> NDArray[np.bool_]:
+    """Columns equal to one before them; none before there are rows."""
+    later = np.full(d, twins is not None)
+    if twins is not None:
+        later[np.unique(twins, return_index=True)[1]] = False
     return later

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 from tyro.conf import Positional
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("depth", "layer", "type", "tap", "view", "n_rows", "n_features", "status", "condition_number")
 SHOWN_TOO = ("condition_number_live", "numerical_rank", "n_dead")
+SHOWN_IF_ASKED = ("condition_number_se", "condition_number_shuffled")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class ProbeOptions:
     """Positions of each sample that become rows: all, or so many at random."""
     replay: Annotated[int, Field(ge=0, le=1024)] = 0
     """Samples to run again in float64, to measure what rounding does."""
+    error_groups: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Groups of images for the standard error of log10 κ, in the views channels, pooled and tokens; typically 16."""
+    shuffled_null: bool = False
+    """Also κ with every unit's maps permuted over the images of a batch, in the views channels and pooled."""
     device: str | None = None
     """Where to run: cpu, cuda, cuda:N; the CPU by default."""
 
@@ -105,7 +110,9 @@ def run(words: Sequence[str]) -> None:
     if written:
         print(f"{len(table)} layer calls: {', '.join(written)}")
     else:
-        print(table[[*SHOWN, *SHOWN_TOO]].to_string(index=False, float_format="{:.3g}".format))
+        resampled = (options.error_groups, options.shuffled_null)
+        asked = [name for name, is_asked in zip(SHOWN_IF_ASKED, resampled, strict=True) if is_asked]
+        print(table[[*SHOWN, *SHOWN_TOO, *asked]].to_string(index=False, float_format="{:.3g}".format))
 
 
 def _subject(options: ProbeOptions) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
@@ -163,6 +170,7 @@ def _one(
             device=options.device,
             seed=options.seed,
             replay=options.replay,
+            **_resampling(view, options),
             progress=not options.quiet,
         )
     except RuntimeError as error:  # torch's word for images that do not fit
@@ -172,3 +180,15 @@ def _one(
         if tap != "block" or options.layers:
             raise
         return _one(model, images, "output", view, options)
+
+
+def _resampling(view: str, options: ProbeOptions) -> dict[str, Any]:
+    """What is asked of one of several views: nothing that only the others have; where none has it, it is refused."""
+    from deepprobe.linalg.matricize import RESAMPLED_VIEWS, SHUFFLED_VIEWS
+
+    spared_error = view not in RESAMPLED_VIEWS and not set(RESAMPLED_VIEWS).isdisjoint(options.view)
+    spared_null = view not in SHUFFLED_VIEWS and not set(SHUFFLED_VIEWS).isdisjoint(options.view)
+    return {
+        "error_groups": 0 if spared_error else options.error_groups,
+        "shuffled_null": options.shuffled_null and not spared_null,
+    }

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 VIEWS = ("samples", "channels", "pooled", "hosvd1", "hosvd2", "hosvd3", "tokens")
 """Names of the views, as in ``condition_numbers(view=…)``."""
 
+RESAMPLED_VIEWS = ("channels", "pooled", "tokens")
+"""Views whose κ has a standard error: rows are drawn from a population, and fewer of them ask the same question."""
+
+SHUFFLED_VIEWS = ("channels", "pooled")
+"""Views with units whose maps can change places between samples."""
+
 ROW_VIEWS = ("samples", "hosvd1", "hosvd2", "hosvd3")
 """Views that ask whether rows can be told apart: κ is over the min(n, d) values, and n < d is no defect."""
 
@@ -108,6 +114,22 @@ def random_positions(blocks: Tensor, count: int, generator: torch.Generator) -> 
         return blocks
     index = torch.randint(p, (b, count), generator=generator).to(blocks.device, non_blocking=True)
     return blocks.gather(2, index[:, None, :].expand(b, d, count))
+
+
+def shuffled_samples(blocks: Tensor, generator: torch.Generator) -> Tensor:
+    """Each unit's maps permuted over the samples, independently of the other units' (Horn 1965, with whole maps).
+
+    Every unit keeps its values and their arrangement in space; what units have in common within a sample is gone.
+
+    Args:
+        blocks: Shape (b, d, p).
+        generator: On the CPU.
+
+    Returns:
+        Shape (b, d, p), a new tensor.
+    """
+    order = torch.rand(blocks.shape[:2], generator=generator).argsort(0).to(blocks.device, non_blocking=True)
+    return blocks.gather(0, order[:, :, None].expand(blocks.shape))
 
 
 def _mean_dtype(tensor: Tensor) -> torch.dtype:

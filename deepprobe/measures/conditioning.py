@@ -101,24 +101,37 @@ def _with_live(found: Spectrum, factor: Factor, matrix: NDArray[np.float64], n: 
     if factor.by_rows:  # n < d, and units cannot be taken out: no dead or duplicate one can make rows alike
         over_rows = ratio(found.singular_values, found.uncertainty)
         return replace(found, condition_number_live=over_rows if found.over_values else float("nan"))
-    idle = factor.constant if found.is_centred else factor.dead
-    live = ~(idle | factor.duplicate)
+    live = live_units(factor, is_centred=found.is_centred)
     values = found.singular_values
     if not live.all():
         values = singular_values(matrix[:, live], min(n, int(live.sum())))
-    norms = np.linalg.norm(matrix[:, live], axis=0)
-    scaled = singular_values(matrix[:, live] / np.where(norms > 0, norms, 1.0), len(values))
+    norms = _column_norms(matrix[:, live])
+    scaled = singular_values(matrix[:, live] / norms, len(values))
+    blown = found.delta / found.frobenius * np.linalg.norm(_column_norms(factor.raw[:, live]) / norms)
     return replace(
         found,
         condition_number_live=ratio(values, found.uncertainty),
-        condition_number_scaled=ratio(scaled, found.uncertainty / max(found.frobenius, np.finfo(float).tiny)),
+        condition_number_scaled=ratio(scaled, max(blown, found.floor / norms.min(initial=np.inf))),
     )
+
+
+def _column_norms(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Norm of each column, shape (d,), without overflow; 1 for zero columns, so that one can divide by it."""
+    largest = np.abs(matrix).max(axis=0, initial=0.0)
+    largest = np.where(largest > 0, largest, 1.0)
+    norms = largest * np.linalg.norm(matrix / largest, axis=0)
+    return np.asarray(np.where(norms > 0, norms, 1.0))
+
+
+def live_units(factor: Factor, *, is_centred: bool) -> NDArray[np.bool_]:
+    """Units that alone do not make a matrix singular, shape (d,): not dead (centred: constant), not a duplicate."""
+    return np.asarray(~((factor.constant if is_centred else factor.dead) | factor.duplicate))
 
 
 def _snapped(values: NDArray[np.float64], factor: Factor, n: int, *, is_centred: bool) -> NDArray[np.float64]:
     """Values that are zero for certain set to zero, in place of the rounding that a computed zero leaves."""
     if factor.by_rows:
-        certain = factor.twin_rows
+        certain = factor.twin_rows_centred if is_centred else factor.twin_rows
     else:
         idle = factor.constant if is_centred else factor.dead
         certain = int((idle | factor.duplicate).sum()) - max(factor.n_features - n, 0)
@@ -138,8 +151,8 @@ def _reasons(
         reasons.append(f"n < d: {factor.n_rows} rows{' less their mean' if is_centred else ''}, {d} units")
     if n >= d:
         reasons += _unit_reasons(factor, subject, is_centred=is_centred)
-    elif factor.twin_rows:
-        reasons.append(f"{factor.twin_rows} samples alike or zero")
+    elif twins := (factor.twin_rows_centred if is_centred else factor.twin_rows):
+        reasons.append(f"{twins} samples alike{'' if is_centred else ' or zero'}")
     if bound < min(n, d):
         reasons.append(f"rank bound: {bound} of {d} by the layer's shape")
     if subject.exact_ranks is not None and subject.exact_ranks[is_centred] < min(n, d) and not reasons:

@@ -34,6 +34,8 @@ def spectra(
     replay: int = 0,
     certify: bool = False,
     method: str = "qr",
+    error_groups: int = 0,
+    shuffled_null: bool = False,
     progress: bool = True,
 ) -> dict[str, Spectrum]:
     """Singular spectra of what a model's layers compute on given batches, in one forward pass a batch.
@@ -52,10 +54,17 @@ def spectra(
             A 2-D tensor is rows × units in every view.
         rows: ``"all"``, or how many random positions of each sample to use; units are counted over all in any case.
         device: Where to run; by default where the model is. A model that had to move is moved back.
-        seed: Of the random positions.
+        seed: Of the random positions and of the permutations.
         replay: Samples to run again in float64, to measure the arithmetic's own floor; 0 for none.
         certify: Settle layers that come out singular at precision by an exact rank (views of up to 1,024 units).
         method: ``"qr"``, accurate to κ = 1e14, or ``"gram"``, on the device, blind below 4e-8 of ‖H‖_F.
+        error_groups: Groups of samples, typically 16 (0: none), for the standard error of log10 κ over live units by
+            delete-one-group jackknife (Efron & Stein 1981): ``condition_number_se``, in dex. Views ``channels``,
+            ``pooled`` and ``tokens``, up to 1,024 units; each group keeps a triangle. A row of a 2-D tensor counts as a
+            sample.
+        shuffled_null: Also give κ over live units of the same rows after each unit's maps were permuted over the
+            samples of their batch (some tens at least, or little is shuffled): ``condition_number_shuffled``. Views
+            ``channels`` and ``pooled``, up to 4,096 units.
         progress: Show a bar once it takes more than two seconds, on a terminal or in a notebook.
 
     Returns:
@@ -63,7 +72,8 @@ def spectra(
         row of ``condition_numbers``.
 
     Raises:
-        ConfigError: If ``tap``, ``view``, ``rows`` or ``method`` is not one there is.
+        ConfigError: If ``tap``, ``view``, ``rows``, ``method`` or ``error_groups`` is not one there is, or the view has
+            no standard error or no shuffled null.
         UnknownNameError: If ``layers`` matches nothing.
         ShapeError: If there is no batch, or a tensor does not fit the view.
         SpectrumError: If the replay is asked of a model that cannot be copied or run in float64.
@@ -83,6 +93,8 @@ def spectra(
         seed=seed,
         certify=certify,
         method=method,
+        error_groups=error_groups,
+        shuffled_null=shuffled_null,
         compilable=False,
     )
     floors: dict[str, float] = {}
@@ -114,6 +126,8 @@ def condition_numbers(
     replay: int = 0,
     certify: bool = False,
     method: str = "qr",
+    error_groups: int = 0,
+    shuffled_null: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Per-layer condition numbers of what a model computes on given batches: one row a layer call, in depth order.
@@ -126,10 +140,12 @@ def condition_numbers(
         view: How a tensor becomes rows.
         rows: ``"all"``, or how many random positions of each sample.
         device: Where to run; by default where the model is.
-        seed: Of the random positions.
+        seed: Of the random positions and of the permutations.
         replay: Samples to run again in float64; 0 for none.
         certify: Settle singular-at-precision layers by an exact rank.
         method: ``"qr"`` or ``"gram"``.
+        error_groups: Groups of samples for ``condition_number_se``, in dex; 0 for none.
+        shuffled_null: Whether to give ``condition_number_shuffled``.
         progress: Show a bar once it takes more than two seconds.
 
     Returns:
@@ -138,7 +154,8 @@ def condition_numbers(
         ``condition_number`` is inf where ``status`` says singular; ``docs/definitions.md`` defines each column.
 
     Raises:
-        ConfigError: If ``tap``, ``view``, ``rows`` or ``method`` is not one there is.
+        ConfigError: If ``tap``, ``view``, ``rows``, ``method`` or ``error_groups`` is not one there is, or the view has
+            no standard error or no shuffled null.
         UnknownNameError: If ``layers`` matches nothing.
         ShapeError: If there is no batch, or a tensor does not fit the view.
         SpectrumError: If the replay is asked of a model that cannot be copied or run in float64.
@@ -161,6 +178,8 @@ def condition_numbers(
         replay=replay,
         certify=certify,
         method=method,
+        error_groups=error_groups,
+        shuffled_null=shuffled_null,
         progress=progress,
     )
     return pd.DataFrame([spectrum.row() for spectrum in found.values()])

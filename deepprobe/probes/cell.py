@@ -13,11 +13,14 @@ from deepprobe.errors import ShapeError
 from deepprobe.linalg.certificate import ExactSketch
 from deepprobe.linalg.factor import Factor
 from deepprobe.linalg.gram import GramAccumulator
-from deepprobe.linalg.matricize import ROW_VIEWS, blocks, random_positions, unfoldings
-from deepprobe.linalg.rows import Rows
+from deepprobe.linalg.groups import Groups, Mergeable
+from deepprobe.linalg.matricize import ROW_VIEWS, blocks, random_positions, shuffled_samples, unfoldings
+from deepprobe.linalg.rows import WIDEST_TRIANGLE, Rows
 from deepprobe.measures.conditioning import Subject, counted, spectrum
+from deepprobe.measures.resampling import with_shuffled, with_standard_error
 from deepprobe.measures.units import UnitCounter
 from deepprobe.records.spectrum import ARITHMETIC_ROUNDOFF, UNIT_ROUNDOFF, Spectrum, Units
+from deepprobe.seeding import derive_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 MOST_CERTIFIED = 1024
 """Units up to which exact ranks are gathered."""
+
+MOST_GROUPED = 1024
+"""Units up to which rows are kept in groups: sixteen triangles of 8 MB each, and no wide rows to merge."""
 
 MOST_UNFOLDED = 128
 """Samples whose unfoldings the ``hosvd`` views decompose; the median over them hardly moves beyond."""
@@ -42,6 +48,8 @@ class Reading:
         method: ``qr`` (float64, accurate to κ = 1e14) or ``gram`` (float64, on the model's device, blind below 4e-8).
         count_units: Whether dead, constant and rare units are counted over all rows.
         certify: Whether exact ranks are gathered for layers that come out singular at precision.
+        error_groups: Groups of samples for the standard error, or 0.
+        shuffled_null: Whether rows of maps permuted over samples are gathered too.
     """
 
     view: str = "channels"
@@ -49,6 +57,8 @@ class Reading:
     method: str = "qr"
     count_units: bool = True
     certify: bool = False
+    error_groups: int = 0
+    shuffled_null: bool = False
 
 
 class Cell(Protocol):
@@ -77,10 +87,11 @@ class RowsCell:
     ) -> None:
         self._call, self._reading, self._limit, self._n_features = call, reading, limit, n_features
         self._generator = torch.Generator().manual_seed(seed)
-        by_rows = reading.view in ROW_VIEWS
-        self._rows: Rows | GramAccumulator = (
-            Rows(n_features, by_rows=by_rows) if reading.method == "qr" else GramAccumulator(n_features)
-        )
+        grouped = reading.error_groups and n_features <= MOST_GROUPED
+        self._rows: Mergeable = Groups(reading.error_groups, self._accumulator) if grouped else self._accumulator()
+        shuffled = reading.shuffled_null and n_features <= WIDEST_TRIANGLE
+        self._shuffled = self._accumulator() if shuffled else None
+        self._shuffler = torch.Generator().manual_seed(derive_seed(seed, "shuffled"))
         self._counter = UnitCounter(n_features)
         self._exact = ExactSketch(n_features) if reading.certify and n_features <= MOST_CERTIFIED else None
         self._dtype = ""
@@ -98,20 +109,37 @@ class RowsCell:
             if not self._finite(rows):
                 return
             self._counter.update(as_array(rows))
+        maps = rows
         if self._reading.positions is not None:
-            rows = random_positions(rows, self._reading.positions, self._generator)
+            rows = random_positions(maps, self._reading.positions, self._generator)
         if self._reading.count_units or self._finite(rows):
             self._accumulate(rows, last=last)
+            if self._shuffled is not None and len(maps) > 1:
+                self._accumulate_shuffled(self._shuffled, maps, last=last)
+
+    def _accumulator(self) -> Mergeable:
+        """One accumulator, empty."""
+        if self._reading.method == "gram":
+            return GramAccumulator(self._n_features)
+        return Rows(self._n_features, by_rows=self._reading.view in ROW_VIEWS)
 
     def _accumulate(self, rows: Tensor, *, last: bool) -> None:
         """Hand finite rows to the accumulator."""
-        if isinstance(self._rows, GramAccumulator):
-            self._rows.update(rows)
-            return
-        array = as_array(rows)
         if self._exact is not None:
-            self._exact.update(array.transpose(0, 2, 1).reshape(-1, self._n_features))
-        self._rows.update(array, last=last)
+            self._exact.update(as_array(rows).transpose(0, 2, 1).reshape(-1, self._n_features))
+        self._rows.update(self._portion(rows), last=last)
+
+    def _accumulate_shuffled(self, shuffled: Mergeable, maps: Tensor, *, last: bool) -> None:
+        """Hand over rows of the same maps, permuted over the samples."""
+        rows = shuffled_samples(maps, self._shuffler)
+        if self._reading.positions is not None:
+            rows = random_positions(rows, self._reading.positions, self._shuffler)
+        if bool(torch.isfinite(rows).all()):  # other positions than those that were looked at
+            shuffled.update(self._portion(rows), last=last)
+
+    def _portion(self, rows: Tensor) -> NDArray[np.floating] | Tensor:
+        """Rows as the accumulator takes them."""
+        return rows if self._reading.method == "gram" else as_array(rows)
 
     def _finite(self, rows: Tensor) -> bool:
         """Whether all values are finite: one sum, looked into only if that is not."""
@@ -135,7 +163,9 @@ class RowsCell:
         if self._exact is not None and "singular-at-precision" in doubtful:
             ranks = (self._exact.rank(), self._exact.rank(centred=True))
             found = spectrum(factor, replace(subject, exact_ranks=ranks))
-        return found
+        if isinstance(self._rows, Groups):
+            found = with_standard_error(found, factor, self._rows.left_out())
+        return found if self._shuffled is None else with_shuffled(found, factor, self._shuffled.result())
 
     def _units(self, factor: Factor) -> Units:
         """Counts over all rows, or over the rows used where all were not counted."""

@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 from deepprobe.errors import ConfigError
 from deepprobe.hooks.attach import ForwardState, attached
 from deepprobe.hooks.select import LayerSelection, rank_limit, select_layers
-from deepprobe.linalg.matricize import check_view
+from deepprobe.linalg.matricize import RESAMPLED_VIEWS, SHUFFLED_VIEWS, check_view
 from deepprobe.probes.cell import Cell, Reading, cell_for
 from deepprobe.seeding import derive_seed
 
@@ -42,10 +42,14 @@ class Probe:
         tap: ``input``, ``output`` or ``block``.
         view: ``samples``, ``channels``, ``pooled``, ``hosvd1`` … ``hosvd3`` or ``tokens``.
         rows: ``"all"``, or how many random positions a sample to use in the ``channels`` and ``tokens`` views.
-        seed: Of the random positions.
+        seed: Of the random positions and of the permutations.
         count_units: Count dead, constant and rare units over all rows; False leaves that to the rows used.
         certify: Settle layers that come out singular at precision by exact ranks.
         method: ``"qr"`` or ``"gram"``.
+        error_groups: Groups of samples, typically 16, for the jackknife's standard error of log10 κ over live units, in
+            the views ``channels``, ``pooled`` and ``tokens``; 0 for none.
+        shuffled_null: Also give κ of the same rows after each unit's maps were permuted over the samples of a batch, in
+            the views ``channels`` and ``pooled``.
         compilable: Whether the model may be compiled while the probe is attached; False saves importing the compiler.
 
     Raises:
@@ -74,6 +78,8 @@ class Probe:
         count_units: bool = True,
         certify: bool = False,
         method: str = "qr",
+        error_groups: int = 0,
+        shuffled_null: bool = False,
         compilable: bool = True,
     ) -> None:
         if not (rows == "all" or (isinstance(rows, int) and not isinstance(rows, bool) and rows > 0)):
@@ -82,7 +88,9 @@ class Probe:
             raise ConfigError(f"method={method!r} is not one of {', '.join(METHODS)}")
         self._model, self._tap, self._seed, self._compilable = model, tap, seed, compilable
         self.layers = select_layers(model, layers, tap=tap)
-        self._reading = Reading(check_view(view), None if rows == "all" else rows, method, count_units, certify)
+        _check_resampling(check_view(view), error_groups, shuffled_null=shuffled_null)
+        positions = None if rows == "all" else rows
+        self._reading = Reading(view, positions, method, count_units, certify, error_groups, shuffled_null)
         self._cells: dict[str, tuple[LayerCall, Cell]] = {}
         self._stack = ExitStack()
         self._state: ForwardState | None = None
@@ -116,6 +124,7 @@ class Probe:
         """
         if self._state is None:
             raise ConfigError("the probe is not attached: use it as a context manager, `with Probe(model) as probe:`")
+        self._state.reset()
         self._state.active, self._last = True, last
         try:
             with one_blas_thread():
@@ -152,10 +161,23 @@ class Probe:
         known = self._cells.get(call.key)
         if known is None:
             module = self.layers.get(call.layer)
-            limit = (None, False) if module is None else rank_limit(module, self._tap, self._reading.view)
+            limit = (
+                (None, False) if module is None else rank_limit(module, self._tap, self._reading.view, axes=tensor.ndim)
+            )
             cell = cell_for(call, tensor, reading=self._reading, limit=limit, seed=derive_seed(self._seed, call.key))
             known = self._cells[call.key] = (call, cell)
         known[1].update(tensor, last=self._last)
+
+
+def _check_resampling(view: str, error_groups: int, *, shuffled_null: bool) -> None:
+    """ConfigError where a standard error or a shuffled null is not to be had."""
+    is_count = isinstance(error_groups, int) and not isinstance(error_groups, bool)
+    if not (is_count and (error_groups == 0 or error_groups > 1)):
+        raise ConfigError(f"error_groups={error_groups!r} is neither 0, for none, nor a number of groups, at least 2")
+    if error_groups and view not in RESAMPLED_VIEWS:
+        raise ConfigError(f"error_groups={error_groups}: view={view!r} has none, only {', '.join(RESAMPLED_VIEWS)}")
+    if shuffled_null and view not in SHUFFLED_VIEWS:
+        raise ConfigError(f"shuffled_null=True: view={view!r} has none, only {', '.join(SHUFFLED_VIEWS)}")
 
 
 @contextmanager

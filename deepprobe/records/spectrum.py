@@ -3,9 +3,10 @@
 This file alone decides what *infinite* means. A stored activation is a rounded one, ``|E_ij| <= u |H_ij|`` with u the
 unit roundoff of its dtype, so every singular value is known to within
 
-    delta = (u + 8 u_64) ‖H‖_F                       (Weyl 1912, ‖E‖_2 <= ‖E‖_F)
+    delta = (u + 8 u_64) ‖H‖_F + eta √(n d)          (Weyl 1912, ‖E‖_2 <= ‖E‖_F)
 
-where 8 u_64 covers the streaming QR's own backward error and matters for float64 activations only; and,
+where eta, half the smallest number of the dtype, is what rounding adds to values too small for relative precision
+(in float16 those below 6e-5), and 8 u_64 covers the streaming QR's own backward error and matters for float64 activations only; and,
 where a float64 replay measured the arithmetic's own error, to within the larger of delta and that floor.
 """
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Half the distance from 1 to the next number, by dtype name (Higham 2002, section 2.1)."""
+
+SMALLEST_STEP = {"float64": 2.0**-1074, "float32": 2.0**-150, "float16": 2.0**-25, "bfloat16": 2.0**-134}
+"""Half the distance from 0 to the next number (float64: all of it), by dtype name."""
 
 STATUSES = (
     "nonfinite",
@@ -105,6 +109,9 @@ class Spectrum:
         condition_number_live: Over live units: dead and duplicate ones (centred: constant ones too) taken out.
         condition_number_scaled: Live columns scaled to unit norm; within √d of the best scaling (van der Sluis 1969).
         condition_number_null: Median over draws of a Gaussian matrix of the same shape.
+        condition_number_se: Standard error of log10 ``condition_number_live``, in dex, by jackknife over groups of
+            samples; NaN where it was not asked for or a κ is not finite.
+        condition_number_shuffled: As ``condition_number_live``, after each unit's maps were permuted over the samples.
         condition_number_max: Largest over samples in the ``hosvd`` views, where the row is the median sample's.
         certificate: Exact rank of the stored matrix, or None where it was not asked for or not needed.
         is_centred: Whether the columns' means were taken out.
@@ -134,6 +141,8 @@ class Spectrum:
     condition_number_live: float = float("nan")
     condition_number_scaled: float = float("nan")
     condition_number_null: float = float("nan")
+    condition_number_se: float = float("nan")
+    condition_number_shuffled: float = float("nan")
     condition_number_max: float = float("nan")
     certificate: int | None = None
     is_centred: bool = False
@@ -154,8 +163,9 @@ class Spectrum:
 
     @property
     def delta(self) -> float:
-        """Radius within which rounding lets any singular value lie, ``(u + resolution) ‖H‖_F``."""
-        return (UNIT_ROUNDOFF[self.dtype] + self.resolution) * self.frobenius
+        """Radius within which rounding lets any singular value lie, ``(u + resolution) ‖H‖_F + eta √(n d)``."""
+        underflow = SMALLEST_STEP[self.dtype] * float(np.sqrt(self.n_rows)) * float(np.sqrt(self.n_features))
+        return (UNIT_ROUNDOFF[self.dtype] + self.resolution) * self.frobenius + underflow
 
     @property
     def uncertainty(self) -> float:
@@ -296,6 +306,8 @@ MEASURES = (
     "condition_number_bound",
     "condition_number_scaled",
     "condition_number_null",
+    "condition_number_se",
+    "condition_number_shuffled",
     "condition_number_max",
     "numerical_rank",
     "effective_rank",

@@ -127,6 +127,20 @@ def test_probe_prints_without_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(shown) == 1 + 2 * 5  # five weighted layers, outputs (there are no blocks) and inputs
 
 
+def test_probe_gives_errors_and_a_null_where_a_view_has_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["probe", "resnet8", "--samples", "64", "--error-groups", "8", "--shuffled-null"]
+    views = ["--tap", "block", "input", "input", "--view", "samples", "channels", "tokens"]
+    out = tmp_path / "layers.csv"
+    assert main([*words, *views, "--out", str(out), "--quiet"]) == 0
+    found = pd.read_csv(out).groupby("view")[["centred_condition_number_se", "centred_condition_number_shuffled"]]
+    assert found.count().gt(0).to_numpy().tolist() == [[True, True], [False, False], [True, False]]
+    assert main([*words, "--tap", "input", "--view", "pooled"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[-2:] == ["condition_number_se", "condition_number_shuffled"]
+    assert complaint([*words, "--tap", "input", "--view", "samples", "hosvd1"], capsys).startswith("deepprobe: ")
+
+
 def test_probe_takes_a_run_and_its_weights(folder: Path, tmp_path: Path) -> None:
     run = folder / "resnet8-seed0"
     out, same = tmp_path / "a.csv", tmp_path / "b.csv"

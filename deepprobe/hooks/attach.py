@@ -31,7 +31,7 @@ class ForwardState:
     def __init__(self, on_tensor: OnTensor, *, compilable: bool = False) -> None:
         self.active = True
         self._on_tensor = on_tensor
-        self._running = False
+        self._level = 0  # of the model inside itself; 0 outside a forward pass
         self._depth = 0
         self._order = 0
         self._calls: Counter[str] = Counter()
@@ -39,19 +39,24 @@ class ForwardState:
         self.start, self.stop = opaque(self._start), opaque(self._stop)
         self.before, self.after = opaque(self._before), opaque(self._after)
 
+    def reset(self) -> None:
+        """Outside any forward pass; after an interrupt torch runs no hook that would say so."""
+        self._level = 0
+
     def _start(self) -> None:
-        """Begin a forward pass of the whole model."""
-        self._running = True
-        self._depth = self._order = 0
-        self._calls.clear()
+        """Begin a forward pass of the whole model, unless it is the model that calls itself."""
+        self._level += 1
+        if self._level == 1:
+            self._depth = self._order = 0
+            self._calls.clear()
 
     def _stop(self) -> None:
         """End it; what a checkpointed block computes again in the backward pass is not recorded."""
-        self._running = False
+        self._level = max(self._level - 1, 0)
 
     def _before(self, hook: _Hook, module: nn.Module, given: tuple[Any, ...]) -> None:
         """Count a layer's depth, and read what goes in."""
-        if not self._running:
+        if not self._level:
             return
         if hook.counts:
             self._depth += 1
@@ -60,7 +65,7 @@ class ForwardState:
 
     def _after(self, hook: _Hook, module: nn.Module, output: object) -> None:
         """Read what comes out."""
-        if self._running:
+        if self._level:
             self._record(hook, module, output)
 
     def _record(self, hook: _Hook, module: nn.Module, value: object) -> None:

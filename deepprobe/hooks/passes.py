@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from deepprobe.errors import ShapeError
 from deepprobe.hooks.select import unwrapped
@@ -28,13 +29,15 @@ def evaluating(model: nn.Module, *, device: torch.device | str | None = None) ->
     """
     model = unwrapped(model)
     modes = {module: module.training for module in model.modules()}
+    compiled = any(_is_compiled(module) for module in modes)
     home = device_of(model)
     target = home if device is None else torch.device(device)
     try:
         model.eval()
         if target != home:
             model.to(target)
-        with preserved_random_states(), full_precision(target), torch.no_grad():
+        eager = _eager() if compiled else nullcontext()
+        with preserved_random_states(), full_precision(target), torch.no_grad(), eager:
             yield model
     finally:
         for module, mode in modes.items():
@@ -43,18 +46,30 @@ def evaluating(model: nn.Module, *, device: torch.device | str | None = None) ->
             model.to(home)
 
 
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether a module inside the model was compiled, as ``torch.compile(module)`` or ``module.compile()``."""
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Compiled modules run their eager code: in compiled code hooks that were set afterwards stay silent."""
+    return torch.compiler.set_stance("force_eager")  # type: ignore[no-any-return]
+
+
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """No autocast and no TF32: reduced products would set the condition number in place of the network."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    """No autocast, no TF32, no bfloat16 products: they would set the condition number in place of the network."""
+    cuda, cudnn, mkldnn = torch.backends.cuda, cast("Any", torch.backends.cudnn), cast("Any", torch.backends.mkldnn)
+    settings = [cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    before = [setting.fp32_precision for setting in settings]
     try:
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        for setting in settings:
+            setting.fp32_precision = "ieee"
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
-        torch.backends.cudnn.allow_tf32 = cudnn
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -100,10 +115,13 @@ def n_samples(batch: object) -> int:
 def moved(batch: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     """The batch with its tensors on a device, floating-point ones in a dtype if one is given; containers kept."""
     if isinstance(batch, Tensor):
-        cast = dtype if dtype is not None and torch.is_floating_point(batch) else None
-        return batch.to(device=device, dtype=cast, non_blocking=True)
+        wanted = dtype if dtype is not None and torch.is_floating_point(batch) else None
+        return batch.to(device=device, dtype=wanted, non_blocking=True)
     if isinstance(batch, Mapping):
         return {key: moved(value, device, dtype) for key, value in batch.items()}
+    if isinstance(batch, PackedSequence):
+        wanted = dtype if dtype is not None and batch.data.is_floating_point() else batch.data.dtype
+        return cast("Any", batch).to(device=device, dtype=wanted)  # its stubs know fewer forms than it takes
     if isinstance(batch, (tuple, list)):
         return tuple(moved(value, device, dtype) for value in batch)
     return batch
@@ -115,7 +133,7 @@ def run(model: nn.Module, batch: Any) -> Any:
     A dict becomes keyword arguments if the forward has parameters of those names (labels and the like that it does not
     have are left out), else it is passed whole.
     """
-    if isinstance(batch, (tuple, list)):
+    if isinstance(batch, (tuple, list)) and not isinstance(batch, PackedSequence):
         return run(model, batch[0])
     if not isinstance(batch, Mapping):
         return model(batch)

@@ -127,25 +127,29 @@ def _sample(named: dict[str, nn.Module]) -> str:
     return f"{len(names)} modules: {', '.join(shown)}"
 
 
-def rank_limit(module: nn.Module, tap: str, view: str) -> tuple[int | None, bool]:
+def rank_limit(module: nn.Module, tap: str, view: str, *, axes: int) -> tuple[int | None, bool]:
     """Largest rank that a linear layer's own shape allows its output, and whether a bias may add one to it.
 
     A convolution's output at any position is its kernel matrix times a patch, so over positions its rank is at most
-    ``sum over groups of min(C_out / g, C_in k² / g)``; that of a linear layer at most ``min(d_in, d_out)``.
+    ``sum over groups of min(C_out / g, C_in k² / g)``; that of a linear layer at most ``min(d_in, d_out)``. Only where
+    units are the layer's own outputs: neither for sequences in the view ``channels``, whose units are positions, nor
+    for classes with a forward of their own, which may not be linear.
 
     Args:
         module: The layer.
         tap: Only ``output`` is bounded.
-        view: ``channels``, ``pooled`` and ``tokens`` for linear layers and convolutions, ``samples`` for linear ones.
+        view: ``channels`` and ``pooled`` for convolutions; any view of a matrix, else ``tokens``, for linear layers.
+        axes: Of the output tensor.
 
     Returns:
         The limit, or None where the shape says nothing; and whether the layer has a bias.
     """
-    if tap != "output":
+    if tap != "output" or not type(module).forward.__module__.startswith("torch.nn."):
         return None, False
-    if isinstance(module, nn.Linear) and view in {"channels", "pooled", "tokens", "samples"}:
+    if isinstance(module, nn.Linear) and (axes == 2 or (axes > 2 and view == "tokens")):
         return min(module.in_features, module.out_features), module.bias is not None
-    if isinstance(module, nn.modules.conv._ConvNd) and view in {"channels", "pooled"}:
+    batched = isinstance(module, nn.modules.conv._ConvNd) and axes == 2 + len(module.kernel_size)
+    if isinstance(module, nn.modules.conv._ConvNd) and batched and view in {"channels", "pooled"}:
         groups, taps = module.groups, 1
         for extent in module.kernel_size:
             taps *= extent

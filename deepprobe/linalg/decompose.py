@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.linalg
 
+from deepprobe.errors import SpectrumError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -24,12 +26,17 @@ def singular_values(matrix: NDArray[np.float64], count: int | None = None) -> ND
 
     Returns:
         Shape (count,), float64, descending.
+
+    Raises:
+        SpectrumError: If a value is not finite: activations beyond about 1e307 overflow on the way here.
     """
     wide = matrix.shape[0] < matrix.shape[1]
     tall: NDArray[np.float64] = np.asarray(matrix.T if wide else matrix, dtype=np.float64)
     count = min(matrix.shape) if count is None else count
     if count == 0:
         return np.zeros(0)
+    if not np.isfinite(tall).all():
+        raise SpectrumError("values overflow float64 on the way to a spectrum: scale the matrix down")
     (triangle, _) = scipy.linalg.qr(tall, mode="r", pivoting=True, check_finite=False)
     triangle = triangle[: tall.shape[1]]
     try:

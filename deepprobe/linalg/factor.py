@@ -25,6 +25,7 @@ class Factor:
         constant: Shape (d,), bool; columns with one value throughout, dead ones included.
         duplicate: Shape (d,), bool; live columns equal, in every row, to a live column before them.
         twin_rows: Rows equal to an earlier row or zero; counted for wide matrices only, where they decide the rank.
+        twin_rows_centred: Rows equal to an earlier row; a single zero row is no defect of the centred matrix.
         resolution: Backward error of accumulation, as a share of ‖H‖_F.
         by_rows: True where the factor stands for Hᵀ, so that its columns are rows of H.
         distortion: Largest relative error of any singular value that a sketch allows, else 0.
@@ -39,6 +40,7 @@ class Factor:
     duplicate: NDArray[np.bool_]
     resolution: float
     twin_rows: int = 0
+    twin_rows_centred: int = 0
     by_rows: bool = False
     distortion: float = 0.0
 
@@ -46,6 +48,11 @@ class Factor:
     def frobenius(self) -> float:
         """‖H‖_F."""
         return frobenius_norm(self.raw)
+
+
+def shifted_resolution(resolution: float, *, shifted: float, frobenius: float) -> float:
+    """Share of ‖H‖_F to which values are known where ‖H - c‖_F was what rounded: larger if row c is an outlier."""
+    return resolution * max(1.0, shifted / frobenius) if frobenius > 0 else resolution
 
 
 class Accumulator(Protocol):

@@ -86,8 +86,9 @@ class GramAccumulator:
             return Factor(zero, zero, 0, d, ~none, ~none, none, GRAM_RESOLUTION)
         gram, shift = self._gram.cpu().numpy(), self._shift.cpu().numpy()
         mean = gram[0, 1:] / gram[0, 0]
-        centred = gram[1:, 1:] - np.outer(mean, gram[0, 1:])
-        raw = centred + gram[0, 0] * np.outer(mean + shift, mean + shift)
+        with np.errstate(over="ignore", invalid="ignore"):  # found out below
+            centred = gram[1:, 1:] - np.outer(mean, gram[0, 1:])
+            raw = centred + gram[0, 0] * np.outer(mean + shift, mean + shift)
         if not np.isfinite(raw).all():
             raise SpectrumError("squares of these values overflow: method='gram' cannot hold them; say method='qr'")
         constant = ~np.diag(gram)[1:].astype(bool)

@@ -103,7 +103,7 @@ def random_positions(blocks: Tensor, count: int, generator: torch.Generator) -> 
 
     Args:
         blocks: Shape (b, d, p).
-        count: Positions a sample, without replacement where that is cheap (p < 64), else with.
+        count: Positions a sample, drawn with replacement.
         generator: On the CPU.
 
     Returns:

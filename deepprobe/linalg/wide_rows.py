@@ -16,9 +16,9 @@ import scipy.sparse
 
 from deepprobe.errors import ShapeError
 from deepprobe.linalg.decompose import without_common_direction
-from deepprobe.linalg.factor import Factor
+from deepprobe.linalg.factor import Factor, shifted_resolution
 from deepprobe.linalg.streaming_qr import triangle_of
-from deepprobe.records.spectrum import ARITHMETIC_ROUNDOFF
+from deepprobe.records.spectrum import ARITHMETIC_ROUNDOFF, frobenius_norm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,14 +56,16 @@ class WideRows:
             last: No more rows will come: reduce at once and keep only the factor.
 
         Raises:
-            ShapeError: If d is not ``n_features``.
+            ShapeError: If d is not ``n_features``, or more rows come after ``last``.
         """
         if blocks.ndim != 3 or blocks.shape[1] != self.n_features:
             raise ShapeError(
                 f"rows of shape {blocks.shape} do not fit (b, {self.n_features}, p), d = {self.n_features}"
             )
         rows = blocks[:, :, 0] if blocks.shape[2] == 1 else blocks.transpose(0, 2, 1).reshape(-1, self.n_features)
-        room = MOST_ROWS - self.n_rows
+        if self._factor is not None:
+            raise ShapeError(f"rows of {self.n_features} units after last=True: the factor is closed")
+        room = max(MOST_ROWS - self.n_rows, 0)
         if len(rows) > room:
             warnings.warn(
                 f"a view of {self.n_features:,} units takes at most {MOST_ROWS:,} rows; the others are left out",
@@ -111,22 +113,26 @@ class WideRows:
             empty, none = np.zeros((0, 0)), np.zeros(d, dtype=bool)
             return Factor(empty, empty, 0, d, ~none, ~none, none, ARITHMETIC_ROUNDOFF, by_rows=True)
         matrix = np.concatenate(self._rows)
+        twins, has_zero = _twin_rows(matrix)
         triangle = triangle_of(matrix)
         sketched = self._sketch is not None
         dead = self._constant & (self._first == 0)
         _, first = np.unique(self._hash, return_index=True)
         later = np.ones(d, dtype=bool)
         later[first] = False
+        raw = triangle[:, 1:] + triangle[:, :1]
+        shifted, frobenius = frobenius_norm(triangle[:, 1:]), frobenius_norm(raw)
         return Factor(
-            raw=triangle[:, 1:] + triangle[:, :1],
+            raw=raw,
             centred=without_common_direction(triangle[:, 1:]),
             n_rows=n,
             n_features=d,
             dead=dead,
             constant=self._constant.copy(),
             duplicate=later & ~dead,
-            resolution=ARITHMETIC_ROUNDOFF,
-            twin_rows=_twin_rows(matrix),
+            resolution=shifted_resolution(ARITHMETIC_ROUNDOFF, shifted=shifted, frobenius=frobenius),
+            twin_rows=twins + has_zero,
+            twin_rows_centred=twins,
             by_rows=True,
             distortion=float(np.sqrt(n / SKETCH_WIDTH)) if sketched else 0.0,
         )
@@ -148,6 +154,8 @@ class WideRows:
         self._constant &= (rows == self._first).all(axis=0)
         weights = np.random.default_rng([self._seed, self.n_rows]).integers(0, 2**63, len(rows), dtype=np.uint64)
         bits = np.ascontiguousarray(rows + rows.dtype.type(0)).view(f"u{rows.dtype.itemsize}")
+        if bits.dtype.itemsize == 8:  # numbers of few digits end in zeros, which a product alone would keep
+            bits = bits ^ (bits >> np.uint64(32))
         for weight, row in zip(weights * np.uint64(2) + np.uint64(1), bits, strict=True):
             self._hash += row * weight
         self.n_rows += len(rows)
@@ -177,8 +185,7 @@ def _signs(n_features: int, seed: int) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array((signs, (buckets, columns)), shape=(SKETCH_WIDTH, n_features))
 
 
-def _twin_rows(matrix: NDArray[np.floating]) -> int:
-    """Rows that are zero or equal an earlier row."""
+def _twin_rows(matrix: NDArray[np.floating]) -> tuple[int, bool]:
+    """How many rows equal an earlier row, and whether any is zero."""
     seen = {(row + row.dtype.type(0)).tobytes() for row in matrix}
-    zero = (np.zeros_like(matrix[0])).tobytes()
-    return len(matrix) - len(seen - {zero})
+    return len(matrix) - len(seen), np.zeros_like(matrix[0]).tobytes() in seen

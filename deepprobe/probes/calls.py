@@ -69,13 +69,14 @@ def spectra(
 
     Returns:
         From layer call (``"conv1"``, ``"relu#2"`` for a second call) to ``Spectrum``, in depth order; ``.row()`` is the
-        row of ``condition_numbers``.
+        row of ``condition_numbers``. A layer that the forward pass does not call has none: ``out_proj`` inside
+        ``nn.MultiheadAttention`` is used as a weight only.
 
     Raises:
         ConfigError: If ``tap``, ``view``, ``rows``, ``method`` or ``error_groups`` is not one there is, or the view has
             no standard error or no shuffled null.
         UnknownNameError: If ``layers`` matches nothing.
-        ShapeError: If there is no batch, or a tensor does not fit the view.
+        ShapeError: If there is no batch, a tensor does not fit the view, or no chosen layer saw a real tensor.
         SpectrumError: If the replay is asked of a model that cannot be copied or run in float64.
 
     Example:
@@ -110,7 +111,13 @@ def spectra(
                 floors = measured_floors(network, batch, probe.layers, tap=tap, view=view, samples=replay)
         if not taken:
             raise ShapeError("batches holds no samples: every batch was empty, or there was none")
-    return probe.spectra(floors=floors)
+    found = probe.spectra(floors=floors)
+    if not found:
+        raise ShapeError(
+            f"none of the {len(probe.layers)} chosen layers saw a floating-point tensor at tap={tap!r}:"
+            " the forward pass does not call them, or gives them integers"
+        )
+    return found
 
 
 def condition_numbers(

@@ -99,7 +99,8 @@ class RowsCell:
     def update(self, tensor: Tensor, *, last: bool = False) -> None:
         """Take one batch's tensor."""
         self._dtype = coarser(self._dtype, tensor.dtype)
-        rows = blocks(tensor.detach(), self._reading.view)
+        tensor = tensor.detach().float() if tensor.dtype.itemsize == 1 else tensor.detach()  # 8 bits cannot be added
+        rows = blocks(tensor, self._reading.view)
         if rows.shape[1] != self._n_features:
             raise ShapeError(
                 f"layer {self._call.key!r} had {self._n_features} units and now has {rows.shape[1]} in the view"
@@ -206,9 +207,9 @@ class UnfoldingCell:
                 no_rows(0), Subject(dtype=self._dtype or "float32", view=self._reading.view, call=self._call)
             )
             return replace(empty, units=Units(n_nonfinite=self._n_nonfinite))
-        units = replace(self._found[0].units, n_nonfinite=self._n_nonfinite)
         centred = _median([s.centred for s in self._found if s.centred is not None])
         median = _median(self._found)
+        units = replace(median.units, n_nonfinite=self._n_nonfinite)
         floor = floor_a_row * float(np.sqrt(median.n_rows))
         return replace(median, centred=replace(centred, units=units, floor=floor), units=units, floor=floor)
 
@@ -255,4 +256,6 @@ def as_array(tensor: Tensor) -> NDArray[np.floating]:
 def coarser(name: str, dtype: torch.dtype) -> str:
     """Name of the coarser of two dtypes: the one that sets what can be known."""
     new = str(dtype).removeprefix("torch.")
+    if new not in UNIT_ROUNDOFF:
+        raise ShapeError(f"activations of dtype {new} have no spectrum: there are {', '.join(UNIT_ROUNDOFF)}")
     return new if not name or UNIT_ROUNDOFF[new] > UNIT_ROUNDOFF[name] else name

@@ -6,8 +6,9 @@ unit roundoff of its dtype, so every singular value is known to within
     delta = (u + 8 u_64) ‖H‖_F + eta √(n d)          (Weyl 1912, ‖E‖_2 <= ‖E‖_F)
 
 where eta, half the smallest number of the dtype, is what rounding adds to values too small for relative precision
-(in float16 those below 6e-5), and 8 u_64 covers the streaming QR's own backward error and matters for float64 activations only; and,
-where a float64 replay measured the arithmetic's own error, to within the larger of delta and that floor.
+(in float16 those below 6e-5), and 8 u_64 covers the streaming QR's own backward error (more where the first row is an
+outlier) and matters for float64 activations only; and, where a float64 replay measured the arithmetic's own error, to
+within the larger of delta and that floor.
 """
 
 from __future__ import annotations
@@ -23,10 +24,16 @@ if TYPE_CHECKING:
 
     from deepprobe.records.layer import LayerCall
 
-UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+UNIT_ROUNDOFF = {
+    "float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8,
+    "float8_e4m3fn": 2.0**-4, "float8_e4m3fnuz": 2.0**-4, "float8_e5m2": 2.0**-3, "float8_e5m2fnuz": 2.0**-3,
+}  # fmt: skip
 """Half the distance from 1 to the next number, by dtype name (Higham 2002, section 2.1)."""
 
-SMALLEST_STEP = {"float64": 2.0**-1074, "float32": 2.0**-150, "float16": 2.0**-25, "bfloat16": 2.0**-134}
+SMALLEST_STEP = {
+    "float64": 2.0**-1074, "float32": 2.0**-150, "float16": 2.0**-25, "bfloat16": 2.0**-134,
+    "float8_e4m3fn": 2.0**-10, "float8_e4m3fnuz": 2.0**-11, "float8_e5m2": 2.0**-17, "float8_e5m2fnuz": 2.0**-18,
+}  # fmt: skip
 """Half the distance from 0 to the next number (float64: all of it), by dtype name."""
 
 STATUSES = (

@@ -10,7 +10,9 @@ import pytest
 import torch
 import toys
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence
 
+from deepprobe.errors import ShapeError
 from deepprobe.hooks.attach import attached
 from deepprobe.hooks.capture import capture
 from deepprobe.hooks.select import select_layers
@@ -222,3 +224,113 @@ def test_idle_hooks_record_nothing() -> None:
     assert seen == ["lin", "lin#2"]
     model(ROWS)
     assert len(seen) == 2
+
+
+class Recursive(nn.Module):
+    """Applies its layer three times by calling itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor, times: int = 2) -> Tensor:
+        return self.lin(self(x, times - 1)) if times else self.lin(x)
+
+
+def test_a_model_that_calls_itself() -> None:
+    found = spectra(Recursive(), [ROWS, ROWS])
+    assert list(found) == ["lin", "lin#2", "lin#3"]
+    assert {s.n_rows for s in found.values()} == {2 * len(ROWS)}
+
+
+class Interrupting(nn.Module):
+    """Ctrl-C in the middle of a forward pass, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin, self.armed = nn.Linear(6, 6), True
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.lin(x)
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+        return x
+
+
+def test_calls_are_numbered_from_one_after_an_interrupt() -> None:
+    model = Interrupting()
+    with Probe(model) as probe:
+        with pytest.raises(KeyboardInterrupt), probe.recording():
+            model(ROWS)
+        probe.reset()
+        with probe.recording():
+            model(ROWS)
+    assert list(probe.spectra()) == ["lin"]
+
+
+def test_packed_sequences_reach_the_model_as_they_are() -> None:
+    lstm = nn.Sequential(nn.LSTM(5, 4))
+    packed = pack_sequence([SEQUENCES[0], SEQUENCES[1, :4]])
+    shorter = spectra(lstm, [(packed, torch.zeros(2))], replay=2)
+    assert list(shorter) == ["0[0][0]", "0[1][0]", "0[1][1]"]
+    assert shorter["0[0][0]"].n_rows == 11
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_modules_compiled_inside_are_read(whole: bool) -> None:
+    inner = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6)).eval()
+    model = nn.Sequential(inner)
+    if whole:
+        model.compile(backend="eager")
+    else:
+        inner.compile(backend="eager")
+    with torch.no_grad():
+        model(ROWS)
+    assert list(spectra(model, [ROWS])) == ["0.0", "0.2"]
+
+
+def test_eight_bit_floats() -> None:
+    found = spectra(nn.Identity(), [ROWS.to(torch.float8_e4m3fn)], layers="*")
+    exact = np.linalg.svd(ROWS.to(torch.float8_e4m3fn).double().numpy(), compute_uv=False)
+    assert found[""].dtype == "float8_e4m3fn"
+    assert found[""].singular_values == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_reduced_products_are_off_and_come_back(legacy: bool) -> None:
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        if legacy:
+            matmul.allow_tf32 = True
+        else:
+            matmul.fp32_precision = "tf32"
+        seen: list[str] = []
+        model = nn.Sequential(nn.Linear(6, 6))
+        handle = model[0].register_forward_hook(lambda *_: seen.append(matmul.fp32_precision))
+        spectra(model, [ROWS])
+        handle.remove()
+        assert (seen, matmul.fp32_precision) == (["ieee"], "tf32")
+    finally:
+        matmul.fp32_precision = before
+
+
+class Unused(nn.Module):
+    """Holds a layer that its forward pass leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin, self.spare = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lin(x)
+
+
+def test_chosen_layers_that_are_never_called() -> None:
+    with pytest.raises(ShapeError) as caught:
+        spectra(Unused(), [ROWS], layers="spare")
+    assert str(caught.value) == (
+        "none of the 1 chosen layers saw a floating-point tensor at tap='output':"
+        " the forward pass does not call them, or gives them integers"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import toys
-from torch import nn
+from torch import Tensor, nn
 
 from deepprobe.errors import ConfigError, UnknownNameError
 from deepprobe.hooks.select import rank_limit, select_layers
@@ -48,10 +48,25 @@ def test_what_does_not_exist() -> None:
 
 
 def test_rank_limits() -> None:
-    assert rank_limit(nn.Conv2d(16, 64, 1, bias=False), "output", "channels") == (16, False)
-    assert rank_limit(nn.Conv2d(16, 64, 3), "output", "channels") == (64, True)
-    assert rank_limit(nn.Conv2d(8, 64, 1, groups=4), "output", "pooled") == (8, True)
-    assert rank_limit(nn.Linear(30, 100), "output", "samples") == (30, True)
-    assert rank_limit(nn.Linear(30, 100), "input", "samples") == (None, False)
-    assert rank_limit(nn.Conv2d(16, 64, 1), "output", "samples") == (None, False)
-    assert rank_limit(nn.ReLU(), "output", "channels") == (None, False)
+    assert rank_limit(nn.Conv2d(16, 64, 1, bias=False), "output", "channels", axes=4) == (16, False)
+    assert rank_limit(nn.Conv2d(16, 64, 3), "output", "channels", axes=4) == (64, True)
+    assert rank_limit(nn.Conv2d(8, 64, 1, groups=4), "output", "pooled", axes=4) == (8, True)
+    assert rank_limit(nn.Linear(30, 100), "output", "samples", axes=2) == (30, True)
+    assert rank_limit(nn.Linear(30, 100), "output", "tokens", axes=3) == (30, True)
+    assert rank_limit(nn.Linear(30, 100), "input", "samples", axes=2) == (None, False)
+    assert rank_limit(nn.Conv2d(16, 64, 1), "output", "samples", axes=4) == (None, False)
+    assert rank_limit(nn.ReLU(), "output", "channels", axes=2) == (None, False)
+
+
+@pytest.mark.parametrize("view", ["channels", "samples", "pooled"])
+def test_units_that_are_positions_have_no_rank_limit(view: str) -> None:
+    assert rank_limit(nn.Linear(2, 8), "output", view, axes=3) == (None, False)
+    assert rank_limit(nn.Conv2d(1, 8, 1), "output", view, axes=3) == (None, False)
+
+
+def test_a_forward_of_its_own_may_not_be_linear() -> None:
+    class Rectified(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).relu()
+
+    assert rank_limit(Rectified(2, 8), "output", "channels", axes=2) == (None, False)

@@ -57,7 +57,8 @@ class Probe:
         UnknownNameError: If ``layers`` matches nothing.
 
     Example:
-        >>>         >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
         >>> with Probe(model, tap="input") as probe:
         ...     for step in range(3):
         ...         with probe.recording():

@@ -102,6 +102,8 @@ def _with_live(found: Spectrum, factor: Factor, matrix: NDArray[np.float64], n: 
         over_rows = ratio(found.singular_values, found.uncertainty)
         return replace(found, condition_number_live=over_rows if found.over_values else float("nan"))
     live = live_units(factor, is_centred=found.is_centred)
+    if n < live.sum() and not found.over_values:
+        return found  # singular however many units are taken out: left NaN
     values = found.singular_values
     if not live.all():
         values = singular_values(matrix[:, live], min(n, int(live.sum())))

@@ -123,3 +123,19 @@ def test_values_that_overflow_on_the_way() -> None:
     with pytest.raises(SpectrumError) as caught:
         squared.result()
     assert str(caught.value).startswith("squares of these values overflow: method='gram' cannot hold them")
+
+
+def test_fewer_rows_than_live_units_have_no_live_condition_number(rng: np.random.Generator) -> None:
+    """Taking dead units out cannot make six columns of four rows independent; it can two."""
+    rows = np.zeros((4, 8))
+    rows[:, :6] = rng.standard_normal((4, 6))
+    accumulated = StreamingQR(8)
+    accumulated.update(rows[:, :, None])
+    assert np.isnan(spectrum(accumulated.result()).condition_number_live)
+    over_rows = spectrum(accumulated.result(), Subject(view="samples"))
+    assert over_rows.condition_number_live == pytest.approx(np.linalg.cond(rows), rel=1e-12)
+    rows[:, 2:] = 0
+    accumulated = StreamingQR(8)
+    accumulated.update(rows[:, :, None])
+    live = spectrum(accumulated.result()).condition_number_live
+    assert live == pytest.approx(np.linalg.cond(rows[:, :2]), rel=1e-12)

@@ -17,17 +17,17 @@ from matplotlib.patches import Rectangle
 
 from deepprobe.errors import ConfigError
 from deepprobe.reports.heatmaps import condition_heatmap, spectra_by_depth
+from deepprobe.reports.lines import draw_lines, typical
 from deepprobe.reports.style import (
     GREY,
-    MARKERS,
+    LINES,
     RAIL_MARKERS,
     axes,
-    by_network,
+    colour,
     decades,
     finish,
     last_facet,
     legend,
-    look,
     note,
     status_handle,
 )
@@ -44,11 +44,13 @@ __all__ = [
 
 RANKS = ("numerical_rank", "effective_rank", "stable_rank", "participation_ratio")
 CONDITIONS = ("condition_number", "condition_number_live", "condition_number_rank", "condition_number_bound")
+UNITS = {"n_dead": "dead (always 0)", "n_constant": "constant, not 0", "n_duplicate": "duplicate"}
+LAYER = ("layer", "call")
 LARGEST_DRAWN = 1e300
 
 
 def condition_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str = "condition_number") -> Axes:
-    """Condition number by depth, a line a run, on a logarithmic axis.
+    """Condition number by depth on a logarithmic axis: a bold line a network, the median over its runs, each run thin.
 
     Layers that are not finite stand on a rail above the axis, one row a network, their marker telling the status.
     The band is the interval that rounding allows; the thin grey line is a Gaussian matrix of the same shape.
@@ -68,26 +70,24 @@ def condition_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, measure: 
     if measure not in CONDITIONS:
         raise ConfigError(f"measure={measure!r} is none of {', '.join(CONDITIONS)}")
     table = last_facet(frame)
-    ax = axes(ax)
+    ax = finish(axes(ax), x="depth", y="condition number κ" + _addition(measure))
     if table.empty:
-        return note(finish(ax, x="depth", y="κ"), "no layer was measured")
-    entries: list[tuple[str, Line2D]] = []
-    for index, (name, runs) in enumerate(by_network(table)):
-        style, marker = look(index), MARKERS[index % len(MARKERS)]
-        for rows in runs:
-            _kappa_line(ax, rows, measure, marker=marker, **style)
-        entries.append((name or measure.replace("_", " "), Line2D([], [], marker=marker, markersize=3.5, **style)))
-    drawn = _drawn(table["condition_number_null"])
-    if drawn.notna().any():
-        for _, runs in by_network(table):
-            ax.plot(runs[0]["depth"], _drawn(runs[0]["condition_number_null"]), color=GREY, linewidth=0.7)
-        entries.append(("Gaussian, same shape", Line2D([], [], color=GREY, linewidth=0.7)))
-    low, high = _log_limits(pd.concat([_drawn(table[measure]), drawn]))
-    finish(ax, x="depth", y="condition number κ" + _addition(measure))
-    rows_on_rail = _rail(ax, table, measure, (low, high))
+        return note(ax, "no layer was measured")
+    drawn = table.assign(**{c: _drawn(table[c]) for c in (measure, "condition_number_null")})
+    entries = [(name or _words(measure), line) for name, line in draw_lines(ax, drawn, x="depth", y=measure, by=LAYER)]
+    if measure == "condition_number":
+        _band(ax, table)
+    if drawn["condition_number_null"].notna().any():
+        entries.append(_reference(ax, drawn, "condition_number_null", "Gaussian, same shape"))
+    rows_on_rail = _rail(ax, drawn, measure, _log_limits(pd.concat([drawn[measure], drawn["condition_number_null"]])))
     entries += [(STATUSES[s], status_handle(s)) for s in RAIL_MARKERS if s in rows_on_rail]
     legend(ax, entries)
     return ax
+
+
+def _words(measure: str) -> str:
+    """A measure's name, for the legend where no network has one."""
+    return measure.replace("_", " ")
 
 
 def _addition(measure: str) -> str:
@@ -102,25 +102,27 @@ def _drawn(values: pd.Series) -> pd.Series:
     return values.where(np.isfinite(values) & (values > 0) & (values < LARGEST_DRAWN))
 
 
-def _kappa_line(ax: Axes, rows: pd.DataFrame, measure: str, *, marker: str, **style: object) -> None:
-    """One run's line with its interval."""
-    values = _drawn(rows[measure])
-    every = max(1, len(rows) // 12)
-    ax.plot(rows["depth"], values, marker=marker, markersize=3.5, markevery=every, **style)  # type: ignore[arg-type]
-    alone = values.notna() & values.shift().isna() & values.shift(-1).isna()
-    ax.plot(rows["depth"][alone], values[alone], ".", color=style["color"], markersize=4)  # no line reaches them
-    if measure == "condition_number":
-        bounds = values.notna()
-        high = rows["condition_number_high"].clip(upper=1e18)
+def _band(ax: Axes, table: pd.DataFrame) -> None:
+    """Interval that rounding allows, around every network's median."""
+    ends = [
+        typical(table.assign(v=table[f"condition_number_{c}"].clip(upper=1e18)), x="depth", y="v", by=LAYER)
+        for c in ("low", "high")
+    ]
+    middle = typical(table, x="depth", y="condition_number", by=LAYER)
+    for index, (_, rows) in enumerate(middle.groupby("network", sort=False)):
+        rows = rows.sort_values("depth", kind="stable")
+        low, high = (end["v"][rows.index] for end in ends)
         ax.fill_between(
-            rows["depth"],
-            _drawn(rows["condition_number_low"]),
-            high,
-            where=bounds,
-            color=style["color"],
-            alpha=0.18,
-            lw=0,
+            rows["depth"], low, high, where=rows["condition_number"].notna(), color=colour(index), alpha=0.18, lw=0
         )
+
+
+def _reference(ax: Axes, table: pd.DataFrame, column: str, name: str, **options: Any) -> tuple[str, Line2D]:
+    """Thin grey line a network; returns its legend entry."""
+    for _, rows in typical(table, x="depth", y=column, by=LAYER).groupby("network", sort=False):
+        rows = rows.sort_values("depth", kind="stable")
+        ax.plot(rows["depth"], rows[column], color=GREY, linewidth=0.7, **options)
+    return name, Line2D([], [], color=GREY, linewidth=0.7)
 
 
 def _log_limits(values: pd.Series) -> tuple[float, float]:
@@ -134,9 +136,8 @@ def _log_limits(values: pd.Series) -> tuple[float, float]:
 
 def _rail(ax: Axes, table: pd.DataFrame, measure: str, limits: tuple[float, float]) -> set[str]:
     """Markers of all layers without a value, a row a network above the data; returns the statuses that stand there."""
-    groups = by_network(table)
-    off = {name: pd.concat(runs)[lambda f: _drawn(f[measure]).isna()] for name, runs in groups}
-    rows = [(i, name) for i, (name, _) in enumerate(groups) if len(off[name])]
+    off = [rows[rows[measure].isna()] for _, rows in table.groupby("network", sort=False)]
+    rows = [i for i, part in enumerate(off) if len(part)]
     ax.set_yscale("log")
     low, high = limits
     share = min(0.4, 0.055 * len(rows) + 0.025) if rows else 0.0
@@ -148,12 +149,12 @@ def _rail(ax: Axes, table: pd.DataFrame, measure: str, limits: tuple[float, floa
         return set()
     ax.add_patch(Rectangle((0, 1 - share), 1, share, transform=ax.transAxes, color="#EBEBEB", zorder=0.5, lw=0))
     seen: set[str] = set()
-    for place, (index, name) in enumerate(rows):
+    for place, index in enumerate(rows):
         height = 1 - share * (place + 0.6) / (len(rows) + 0.2)
-        for status, part in off[name].groupby("status", sort=False):
+        for status, part in off[index].groupby("status", sort=False):
             shown = str(status) if status in RAIL_MARKERS else "singular-exact"
             seen.add(shown)
-            _rail_row(ax, part["depth"], height, status=shown, colour=look(index)["color"])
+            _rail_row(ax, part["depth"], height, status=shown, shade=colour(index))
     ax.text(
         1.0,
         1 - share,
@@ -168,7 +169,7 @@ def _rail(ax: Axes, table: pd.DataFrame, measure: str, limits: tuple[float, floa
     return seen
 
 
-def _rail_row(ax: Axes, depths: pd.Series, height: float, *, status: str, colour: str) -> None:
+def _rail_row(ax: Axes, depths: pd.Series, height: float, *, status: str, shade: str) -> None:
     """Markers of one network's layers of one status."""
     ax.plot(
         depths,
@@ -178,13 +179,13 @@ def _rail_row(ax: Axes, depths: pd.Series, height: float, *, status: str, colour
         marker=RAIL_MARKERS[status],
         markersize=3.6,
         markeredgewidth=0.9,
-        color=colour,
+        color=shade,
         fillstyle="none" if status in {"zero", "unresolved"} else "full",
     )
 
 
 def rank_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str = "effective_rank") -> Axes:
-    """Rank by depth, a line a run; thin grey steps show the largest rank that shape and architecture allow.
+    """Rank by depth, bold the median over a network's runs; grey steps show what shape and architecture allow.
 
     Args:
         frame: Wide table of one tap and view, last step of each run.
@@ -201,22 +202,13 @@ def rank_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str =
     if measure not in RANKS:
         raise ConfigError(f"measure={measure!r} is none of {', '.join(RANKS)}")
     table = last_facet(frame)
-    ax = finish(axes(ax), x="depth", y=measure.replace("_", " "))
+    ax = finish(axes(ax), x="depth", y=_words(measure))
     table.loc[table["status"].isin(["nonfinite", "empty"]), list(RANKS)] = np.nan
     if table[measure].notna().sum() == 0:
         return note(ax, "no rank was measured")
-    entries = []
-    bounds = []
-    for index, (name, runs) in enumerate(by_network(table)):
-        style, marker = look(index), MARKERS[index % len(MARKERS)]
-        for rows in runs:
-            every = max(1, len(rows) // 12)
-            ax.plot(rows["depth"], rows[measure], marker=marker, markersize=3.5, markevery=every, **style)
-        entries.append((name or measure.replace("_", " "), Line2D([], [], marker=marker, markersize=3.5, **style)))
-        bounds.append(runs[0].set_index("depth")[["n_rows", "n_features", "rank_bound"]].min(axis=1))
-    for bound in bounds:
-        ax.plot(bound.index, bound, color=GREY, linewidth=0.7, drawstyle="steps-mid")
-    entries.append(("largest possible", Line2D([], [], color=GREY, linewidth=0.7)))
+    entries = [(name or _words(measure), line) for name, line in draw_lines(ax, table, x="depth", y=measure, by=LAYER)]
+    table["bound"] = table[["n_rows", "n_features", "rank_bound"]].min(axis=1)
+    entries.append(_reference(ax, table, "bound", "largest possible", drawstyle="steps-mid"))
     ax.set_ylim(bottom=0)
     legend(ax, entries)
     return ax
@@ -238,33 +230,23 @@ def units_by_depth(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     table = last_facet(frame)
     ax = finish(axes(ax, size=(5.8, 3.0)), x="depth", y="share of units")
-    counts = ["n_dead", "n_constant", "n_duplicate"]
-    if table[counts].notna().sum().sum() == 0:
+    if table[list(UNITS)].notna().sum().sum() == 0:
         return note(ax, "no units were counted")
-    rows = by_network(table)[0][1][0]
-    entries = []
-    for index, column in enumerate(counts):
-        style, marker = look(index), MARKERS[index]
-        every = max(1, len(rows) // 12)
-        shares = (rows[column] - (rows["n_dead"].fillna(0) if column == "n_constant" else 0)) / rows["n_features"]
-        ax.plot(rows["depth"], shares, marker=marker, markersize=3.5, markevery=every, **style)
-        words = {"n_dead": "dead (always 0)", "n_constant": "constant, not 0", "n_duplicate": "duplicate"}[column]
-        entries.append((words, Line2D([], [], marker=marker, markersize=3.5, **style)))
+    rows = table[(table["network"] == table["network"].iloc[0]) & (table["run"] == table["run"].iloc[0])]
+    rows = rows.assign(n_constant=rows["n_constant"] - rows["n_dead"].fillna(0))
+    shares = [rows.assign(network=words, share=rows[c] / rows["n_features"]) for c, words in UNITS.items()]
+    entries = draw_lines(ax, pd.concat(shares, ignore_index=True), x="depth", y="share", by=LAYER)
     ax.set_ylim(-0.02, 1.02)
     ax.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
     legend(ax, entries)
     return ax
 
 
-SPLIT_LINES: dict[str, tuple[Any, float]] = {
-    "train": ("-", 0.9),
-    "validation": ((0, (1.2, 1.2)), 1.3),
-    "test": ((0, (5, 1.6)), 1.9),
-}
+SPLIT_LINES: dict[str, Any] = {"train": (1.2, 1.2), "validation": (5, 1.5, 1, 1.5), "test": ""}
 
 
 def training_curves(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str = "accuracy") -> Axes:
-    """Accuracy or loss over training, a line a run and split; what is not finite stands at the upper edge.
+    """Accuracy or loss over training, bold the median over runs; crosses at the upper edge are not finite.
 
     Args:
         frame: Tidy metrics of a run (columns measure, value, split, step or epoch, and run, network where several).
@@ -287,15 +269,17 @@ def training_curves(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str
     values = rows["value"].astype("float64")
     known = values[np.isfinite(values)]
     log = measure != "accuracy" and len(known) > 0 and known.min() > 0 and known.max() > 50 * known.min()
-    named = rows["network"].where(rows["network"] != "", rows["run"])
-    entries: list[tuple[str, Line2D]] = []
-    for index, (name, part) in enumerate(rows.groupby(named, sort=False)):
-        for (_, split), run in part.groupby(["run", "split"], sort=False):
-            _curve(ax, run.sort_values(when, kind="stable"), when=when, index=index, split=str(split))
-        style, marker = look(index), MARKERS[index % len(MARKERS)]
-        entries.append((str(name), Line2D([], [], color=style["color"], marker=marker, lw=1.5)))
-    splits = [s for s in SPLIT_LINES if s in set(rows["split"])]
-    entries += [(s, Line2D([], [], color=GREY, linestyle=SPLIT_LINES[s][0], lw=SPLIT_LINES[s][1])) for s in splits]
+    rows["network"] = rows["network"].where(rows["network"] != "", rows["run"])
+    rows["value"] = values
+    dashes = SPLIT_LINES | {s: LINES[4] for s in rows["split"].unique() if s not in SPLIT_LINES}
+    entries = draw_lines(ax, rows, x=when, y="value", by=(), splits=dashes)
+    for index, (_, part) in enumerate(rows.groupby("network", sort=False)):
+        lost = part.loc[~np.isfinite(part["value"]), when]
+        ax.plot(lost, np.full(len(lost), 0.985), "x", color=colour(index), transform=ax.get_xaxis_transform(), ms=5)
+    for split in (s for s in dashes if (rows["split"] == s).any()):
+        entries.append(
+            (split, Line2D([], [], color=GREY, lw=1.5, linestyle=(0, dashes[split]) if dashes[split] else "-"))
+        )
     if log:
         ax.set_yscale("log")
     elif measure == "accuracy":
@@ -303,22 +287,3 @@ def training_curves(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str
         ax.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
     legend(ax, entries)
     return ax
-
-
-def _curve(ax: Axes, run: pd.DataFrame, *, when: str, index: int, split: str) -> None:
-    """One run's line on one split; crosses at the upper edge where it is not finite."""
-    style = look(index)
-    line, width = SPLIT_LINES.get(split, (style["linestyle"], 1.2))
-    values = run["value"].astype("float64")
-    ax.plot(
-        run[when],
-        values.where(np.isfinite(values)),
-        color=style["color"],
-        linestyle=line,
-        lw=width,
-        marker="" if split == "train" else MARKERS[index % len(MARKERS)],
-        markersize=3.5,
-        markevery=max(1, len(run) // 8),
-    )
-    lost = run.loc[~np.isfinite(values), when]
-    ax.plot(lost, np.full(len(lost), 0.985), "x", color=style["color"], transform=ax.get_xaxis_transform(), ms=5)

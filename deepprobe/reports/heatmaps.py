@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, to_rgb
 from matplotlib.patches import Patch
 
 from deepprobe.errors import ShapeError
@@ -54,40 +55,39 @@ def condition_heatmap(
     grid = first.groupby([when, "depth"])[measure].max().unstack("depth")
     probed = first.assign(_seen=1.0).groupby([when, "depth"])["_seen"].max().unstack("depth").notna()
     bad = first.assign(_bad=first[measure].isna()).groupby([when, "depth"])["_bad"].max().unstack("depth")
-    finish(ax, x="depth", y=when).grid(visible=False)
     values = grid.to_numpy(dtype="float64")
     unknown = (bad == True).to_numpy(dtype=bool)  # noqa: E712 – NaN where not probed
     shown = values[np.isfinite(values) & (values > 0) & ~unknown]
-    low, high = limits or ((float(shown.min()), float(shown.max())) if len(shown) else (1.0, 10.0))
-    image = _paint(ax, values, unknown, probed.to_numpy(dtype=bool), np.log10(low), np.log10(high))
+    low, high = np.log10(limits or ((shown.min(), shown.max()) if len(shown) else (1.0, 10.0)))
+    high = max(high, low + 1)  # a decade at least
+    logs = np.log10(np.where(values > 0, values, 1.0)).clip(low, high)
+    logs[np.isinf(values)] = high + 1  # not infinity, which matplotlib masks
+    logs[unknown] = low - 1
+    colours = mpl.colormaps["cividis"].with_extremes(under=UNKNOWN, over=INFINITE, bad=UNPROBED)
+    logs[~probed.to_numpy(dtype=bool)] = np.nan
+    _image(ax, logs, cmap=colours, vmin=low, vmax=high, cbar_kws={"label": "log₁₀ κ"})
+    finish(ax, x="depth", y=when).grid(visible=False)
+    ax.invert_yaxis()
     _name_ticks(ax, list(grid.columns), list(grid.index))
-    bar = ax.figure.colorbar(image, ax=ax, pad=0.02)
-    bar.set_label("log₁₀ κ")
     marks = {"infinite": (INFINITE, np.isinf(values) & ~unknown), "not known": (UNKNOWN, unknown)}
     legend(ax, [(name, Patch(facecolor=colour)) for name, (colour, cells) in marks.items() if cells.any()])
     return ax
 
 
-def _paint(
-    ax: Axes, values: np.ndarray, unknown: np.ndarray, probed: np.ndarray, low: float, high: float
-) -> mpl.cm.ScalarMappable:
-    """Draw the grid as one image, the lowest row first; returns what the colour bar shows, a decade at least."""
-    logs = np.log10(np.where(np.isfinite(values) & (values > 0), values, 1.0))
-    scale = mpl.cm.ScalarMappable(Normalize(low, max(high, low + 1)), mpl.colormaps["cividis"])
-    picture = np.asarray(scale.to_rgba(logs))[..., :3]
-    picture[np.isinf(values)] = to_rgb(INFINITE)
-    picture[unknown] = to_rgb(UNKNOWN)
-    picture[~probed] = to_rgb(UNPROBED)
-    ax.imshow(picture, aspect="auto", origin="lower", interpolation="nearest", rasterized=True)
-    return scale
+def _image(ax: Axes, values: np.ndarray, *, cbar_kws: dict[str, Any], **options: Any) -> None:
+    """Heat map of a grid, its first row on top, as one embedded picture; labels and ticks are for the caller."""
+    import seaborn as sns  # takes a second: loaded for the first figure, not with the package
+
+    bar = {"pad": 0.02} | cbar_kws
+    sns.heatmap(values, ax=ax, rasterized=True, xticklabels=False, yticklabels=False, cbar_kws=bar, **options)
 
 
 def _name_ticks(ax: Axes, columns: list[float], rows: list[float]) -> None:
     """Depths below, steps or epochs at the left: at most about eight each."""
     across = np.unique(np.linspace(0, len(columns) - 1, min(9, len(columns))).round().astype(int))
     up = np.unique(np.linspace(0, len(rows) - 1, min(8, len(rows))).round().astype(int))
-    ax.set_xticks(across, [f"{columns[i]:g}" for i in across])
-    ax.set_yticks(up, [f"{rows[i]:g}" for i in up])
+    ax.set_xticks(across + 0.5, [f"{columns[i]:g}" for i in across])
+    ax.set_yticks(up + 0.5, [f"{rows[i]:g}" for i in up])
 
 
 def spectra_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, lowest: float | None = None) -> Axes:
@@ -110,10 +110,9 @@ def spectra_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, lowest: flo
     missing = [c for c in ("depth", "share", "value") if c not in frame]
     if missing:
         raise ShapeError(f"frame of spectra lacks {', '.join(missing)}; deepprobe.reports.spectra_frame makes one")
-    ax = finish(axes(ax, size=(5.8, 3.3)), x="depth", y="position i / m of σᵢ")
-    ax.grid(visible=False)
+    ax = axes(ax, size=(5.8, 3.3))
     if frame.empty:
-        return note(ax, "no spectra were stored")
+        return note(finish(ax, x="depth", y="position i / m of σᵢ"), "no spectra were stored")
     one_facet(_facet_only(frame))
     columns = []
     depths = sorted(frame["depth"].unique())
@@ -126,21 +125,12 @@ def spectra_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, lowest: flo
     logs = np.log10(np.maximum(np.array(columns).T, SMALLEST_SHARE))
     least = float(logs.min()) if lowest is None else float(np.log10(max(lowest, SMALLEST_SHARE)))
     low = min(-1.0, float(np.floor(least)))
-    image = ax.imshow(
-        logs,
-        aspect="auto",
-        origin="upper",
-        interpolation="nearest",
-        rasterized=True,
-        cmap="cividis",
-        vmin=low,
-        vmax=0.0,
-    )
-    _name_ticks(ax, depths, [])
-    ax.set_yticks([-0.5, SPECTRUM_ROWS / 2 - 0.5, SPECTRUM_ROWS - 0.5], ["first", "½", "last"])
     below = bool(logs.min() < low) or low <= np.log10(SMALLEST_SHARE)
-    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, extend="min" if below else "neither")
-    bar.set_label("log₁₀ σᵢ / σ₁" + (", darkest: below" if below else ""))
+    bar = {"label": "log₁₀ σᵢ / σ₁" + (", darkest: below" if below else ""), "extend": "min" if below else "neither"}
+    _image(ax, logs, cmap="cividis", vmin=low, vmax=0.0, cbar_kws=bar)
+    finish(ax, x="depth", y="position i / m of σᵢ").grid(visible=False)
+    _name_ticks(ax, depths, [])
+    ax.set_yticks([0, SPECTRUM_ROWS / 2, SPECTRUM_ROWS], ["first", "½", "last"])
     return ax
 
 

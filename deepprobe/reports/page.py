@@ -104,10 +104,17 @@ def _kappa(group: Sequence[Network]) -> Section:
     words = (
         "κ = σ₁ / σ_min of each layer's representation at the last step. The shaded band is what rounding to the "
         "activations' precision allows; the thin grey line is a random (Gaussian) matrix of the same shape. Layers "
-        "without a finite value stand on the grey rail at the top, one row a network. Each run is a line."
+        "without a finite value stand on the grey rail at the top, one row a network." + _several(group)
     )
     first = 2 if len(found) > 1 and "live" in found[1].caption else 1
     return Section("kappa", "Condition number by depth", words, tuple(found[:first]), tuple(found[first:]))
+
+
+def _several(group: Sequence[Network]) -> str:
+    """What the lines of several runs are, where there are several."""
+    if all(len(n.runs) < 2 for n in group):
+        return ""
+    return " Thin lines are single runs, the bold one is their median."
 
 
 def _ranks(group: Sequence[Network]) -> Section:
@@ -131,7 +138,7 @@ def _ranks(group: Sequence[Network]) -> Section:
             )
     words = (
         "How many directions a layer's representation has: numerical rank counts singular values that rounding cannot "
-        "explain, effective rank (the exponential of the spectrum's entropy) weighs them by size."
+        "explain, effective rank (the exponential of the spectrum's entropy) weighs them by size." + _several(group)
     )
     return Section("rank", "Rank by depth", words, tuple(found[:2]), tuple(found[2:]))
 
@@ -224,14 +231,13 @@ def _training(group: Sequence[Network]) -> Section:
             _panel(
                 measure,
                 partial(figures.training_curves, rows, measure=measure),
-                caption=f"{measure.capitalize()} over training, a line a run and split.",
+                caption=f"{measure.capitalize()} over training.",
                 alt=f"{measure.capitalize()} over training. At the end, mean over runs: {each}.",
                 size=SMALL,
             )
         )
-    return Section(
-        "training", "Training", "Crosses at the upper edge stand for values that are not finite.", tuple(found)
-    )
+    words = "Crosses at the upper edge stand for values that are not finite." + _several(group)
+    return Section("training", "Training", words, tuple(found))
 
 
 def _units(group: Sequence[Network]) -> Section:
@@ -282,9 +288,9 @@ def layer_parts(group: Sequence[Network]) -> tuple[Part, ...]:
 HEADINGS = {
     "network": "network", "tap": "tap", "view": "view", "n_runs": "runs", "accuracy": "accuracy",
     "chance": "chance", "n_layers": "layers", "finite": "finite", "structural": "structural",
-    "collapsed": "collapsed", "unresolved": "unresolved", "nonfinite": "NaN or infinite", "onset_live": "onset (live)",
-    "horizon": "precision horizon", "kappa_median": "median κ", "kappa_greatest": "greatest finite κ",
-    "live_median": "median κ over live units",
+    "collapsed": "collapsed", "unresolved": "unresolved", "nonfinite": "NaN or inf", "onset_live": "onset (live)",
+    "horizon": "precision horizon", "kappa_median": "median κ", "kappa_greatest": "greatest κ",
+    "live_median": "median κ (live)",
 }  # fmt: skip
 """Columns of the summary on the page, with their headings."""
 

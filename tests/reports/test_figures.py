@@ -3,6 +3,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import seaborn as sns
 
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.reports import (
@@ -63,8 +64,8 @@ def test_nothing_to_show_is_said(draw, make_table):
 def test_condition_line_has_the_finite_layers_and_the_rail_the_rest(make_table):
     ax = condition_by_depth(make_table("ffcdnu", kappa=40.0))
     line = ax.lines[0]
-    np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3, 4, 5, 6])
-    np.testing.assert_allclose(line.get_ydata(), [40.0, 40.0, np.nan, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(line.get_xdata(), [1, 2])
+    np.testing.assert_allclose(line.get_ydata(), [40.0, 40.0])
     rail = [a for a in ax.lines if a.get_transform() == ax.get_xaxis_transform()]
     assert sorted(x for a in rail for x in a.get_xdata()) == [3, 4, 5, 6]
     top = ax.transAxes.inverted().transform(ax.transData.transform((1, 40.0)))[1]
@@ -76,10 +77,25 @@ def test_condition_line_has_the_finite_layers_and_the_rail_the_rest(make_table):
     ]  # fmt: skip
 
 
-def test_a_finite_layer_between_others_is_seen(make_table):
+def test_a_finite_layer_between_others_is_seen_and_no_line_bridges_the_gap(make_table):
     ax = condition_by_depth(make_table("cfcff"))
-    (dots,) = [a for a in ax.lines if a.get_marker() == "."]
-    assert list(dots.get_xdata()) == [2]
+    alone, rest = (
+        a for a in ax.lines if a.get_color() == COLOURS[0] and len(a.get_xdata()) and a.get_linestyle() != "None"
+    )
+    assert (list(alone.get_xdata()), list(rest.get_xdata())) == ([2], [4, 5])
+    assert alone.get_marker() == "o"
+    assert rest.get_marker() == "o"
+
+
+def test_several_runs_are_thin_and_their_median_bold_where_most_are_finite(make_table):
+    runs = [make_table(w, kappa=k).assign(run=str(k)) for w, k in (("fffc", 10.0), ("fffc", 30.0), ("fccf", 20.0))]
+    ax = condition_by_depth(pd.concat(runs).assign(network="net"))
+    bold = [a for a in ax.lines if a.get_linewidth() == 1.8]
+    assert [list(a.get_xdata()) for a in bold] == [[1, 2, 3]]
+    np.testing.assert_allclose(bold[0].get_ydata(), [20, 30, 30])  # a singular run counts as infinite
+    thin = [a for a in ax.lines if a.get_linewidth() == 0.8 and a.get_color() == COLOURS[0]]
+    assert sorted(list(a.get_xdata()) for a in thin) == [[1], [1, 2, 3], [1, 2, 3], [4]]
+    assert words(ax)[:2] == ["net", "Gaussian, same shape"]
 
 
 def test_every_network_stands_in_the_legend_whatever_its_name(make_table):
@@ -114,7 +130,7 @@ def test_measures_that_are_none_are_told(make_table):
 
 def test_rank_line_and_its_bound(make_table):
     ax = rank_by_depth(make_table("fcn"), measure="numerical_rank")
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [64, 5, np.nan])
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [64, 5])
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), [64, 64, 64])
 
 
@@ -130,8 +146,11 @@ def test_heat_map_has_colours_of_its_own_for_infinite_and_unknown(make_table):
     first, second = make_table("fff", kappa=10.0), make_table("fcu", kappa=1000.0)
     frame = pd.concat([first.assign(step=0), second.assign(step=10).iloc[:2], second.assign(step=20)])
     ax = condition_heatmap(frame)
-    picture = ax.images[0].get_array()
+    image = ax.collections[0]
+    picture = image.to_rgba(image.get_array())[..., :3]
     assert picture.shape[:2] == (3, 3)
+    assert ax.get_ylim() == (0, 3)  # training upward
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("depth", "step")
     colours = {tuple(np.round(c, 4)) for c in picture.reshape(-1, 3)}
     infinite, unknown = mpl.colors.to_rgb("#B80058"), mpl.colors.to_rgb("#8C8C8C")
     np.testing.assert_allclose(picture[1, 1], infinite)
@@ -142,15 +161,14 @@ def test_heat_map_has_colours_of_its_own_for_infinite_and_unknown(make_table):
 
 
 def test_heat_map_limits_are_shared_where_they_are_given(make_table):
-    narrow = condition_heatmap(make_table("f", kappa=10.0), limits=(1.0, 1e6)).images[0].get_array()
-    own = condition_heatmap(make_table("f", kappa=10.0)).images[0].get_array()
-    assert not np.allclose(narrow, own)
+    wide, own = (condition_heatmap(make_table("f"), limits=limits).collections[0] for limits in ((1.0, 1e6), None))
+    np.testing.assert_allclose((wide.get_clim(), own.get_clim()), ((0, 6), (1, 2)))
 
 
 def test_spectra_are_ordered_by_depth_and_relative_to_the_first(make_spectrum):
     frame = spectra_frame({str(d): make_spectrum("f", d, kappa=10.0**d) for d in (2, 1)})
     ax = spectra_by_depth(frame)
-    picture = ax.images[0].get_array()
+    picture = ax.collections[0].get_array()
     assert picture.shape == (64, 2)
     np.testing.assert_allclose(picture[0], [0, 0], atol=1e-12)
     np.testing.assert_allclose(picture[-1], [-1, -2], atol=1e-12)
@@ -158,7 +176,7 @@ def test_spectra_are_ordered_by_depth_and_relative_to_the_first(make_spectrum):
 
 def test_spectra_of_zeros_stand_at_the_lower_end(make_spectrum):
     ax = spectra_by_depth(spectra_frame({"a": make_spectrum("d", 1)}))
-    assert ax.images[0].get_array().min() == -16
+    assert ax.collections[0].get_array().min() == -16
 
 
 def test_spectra_need_their_columns():
@@ -175,6 +193,13 @@ def test_training_curves_have_a_line_a_split_and_mark_what_is_not_finite(make_ru
     assert ax.get_yscale() == "log"
     assert sum(len(a.get_xdata()) for a in ax.lines if a.get_transform() == ax.get_xaxis_transform()) == 2
     assert training_curves(metrics, measure="$x$").texts[0].get_text() == r"no \$x\$ was recorded"
+
+
+def test_colours_are_those_of_seaborn_darkened():
+    palette = np.array(sns.color_palette("colorblind"))
+    for colour in np.array([mpl.colors.to_rgb(c) for c in COLOURS]):
+        factors = np.clip(palette @ colour / (palette**2).sum(axis=1), 0, 1)
+        assert np.abs(factors[:, None] * palette - colour).max(axis=1).min() < 0.005
 
 
 def luminance(colour):

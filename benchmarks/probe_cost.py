@@ -111,8 +111,10 @@ def flight(rounds: int) -> None:
             step()
 
     def recorded(every: int) -> Callable[[], None]:
+        probe = Probe(model, tap="input", rows=4, count_units=False, compilable=False)
+
         def steps() -> None:
-            with Probe(model, tap="input", rows=4, count_units=False, compilable=False) as probe:
+            with probe:
                 for i in range(4):
                     if every and i % every == 0:
                         with probe.recording():

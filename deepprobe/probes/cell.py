@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -61,11 +63,15 @@ class Reading:
     shuffled_null: bool = False
 
 
+Later = Callable[[Callable[[], None]], None]
+"""Takes work that needs nothing of the forward pass any more, to be done in order."""
+
+
 class Cell(Protocol):
     """Gathers the tensors of one layer call over batches."""
 
-    def update(self, tensor: Tensor, *, last: bool) -> None:
-        """Take one batch's tensor; ``last`` if no more will come."""
+    def update(self, tensor: Tensor, *, last: bool, later: Later) -> None:
+        """Take one batch's tensor; ``last`` if no more will come, ``later`` for work on copies of its rows."""
 
     def spectrum(self, *, floor_a_row: float) -> Spectrum:
         """Spectrum of all rows so far; the floor of n rows is √n times that of one."""
@@ -96,7 +102,7 @@ class RowsCell:
         self._exact = ExactSketch(n_features) if reading.certify and n_features <= MOST_CERTIFIED else None
         self._dtype = ""
 
-    def update(self, tensor: Tensor, *, last: bool = False) -> None:
+    def update(self, tensor: Tensor, *, last: bool, later: Later) -> None:
         """Take one batch's tensor."""
         self._dtype = coarser(self._dtype, tensor.dtype)
         tensor = tensor.detach().float() if tensor.dtype.itemsize == 1 else tensor.detach()  # 8 bits cannot be added
@@ -110,13 +116,13 @@ class RowsCell:
             if not self._finite(rows):
                 return
             self._counter.update(as_array(rows))
-        maps = rows
-        if self._reading.positions is not None:
-            rows = random_positions(maps, self._reading.positions, self._generator)
-        if self._reading.count_units or self._finite(rows):
+        if self._shuffled is not None and len(rows) > 1:
+            self._accumulate_shuffled(self._shuffled, rows, last=last)
+        if self._reading.positions is None or rows.shape[2] <= self._reading.positions:
             self._accumulate(rows, last=last)
-            if self._shuffled is not None and len(maps) > 1:
-                self._accumulate_shuffled(self._shuffled, maps, last=last)
+        else:
+            drawn = random_positions(rows, self._reading.positions, self._generator)  # a copy, good for later
+            later(lambda: self._accumulate(drawn, last=last))
 
     def _accumulator(self) -> Mergeable:
         """One accumulator, empty."""
@@ -125,7 +131,9 @@ class RowsCell:
         return Rows(self._n_features, by_rows=self._reading.view in ROW_VIEWS)
 
     def _accumulate(self, rows: Tensor, *, last: bool) -> None:
-        """Hand finite rows to the accumulator."""
+        """Hand rows to the accumulator, if they are finite."""
+        if not (self._reading.count_units or self._finite(rows)):
+            return
         if self._exact is not None:
             self._exact.update(as_array(rows).transpose(0, 2, 1).reshape(-1, self._n_features))
         self._rows.update(self._portion(rows), last=last)
@@ -145,7 +153,7 @@ class RowsCell:
     def _finite(self, rows: Tensor) -> bool:
         """Whether all values are finite: one sum, looked into only if that is not."""
         wide = torch.float32 if rows.dtype in {torch.float16, torch.bfloat16} else None  # half sums overflow at once
-        return bool(torch.isfinite(rows.sum(dtype=wide))) or not self._counter.note_nonfinite(as_array(rows))
+        return math.isfinite(rows.sum(dtype=wide).item()) or not self._counter.note_nonfinite(as_array(rows))
 
     def spectrum(self, *, floor_a_row: float = float("nan")) -> Spectrum:
         """Spectrum of all rows so far."""
@@ -186,7 +194,7 @@ class UnfoldingCell:
         self._n_nonfinite = 0
         self._dtype = ""
 
-    def update(self, tensor: Tensor, *, last: bool = False) -> None:
+    def update(self, tensor: Tensor, *, last: bool, later: Later) -> None:
         """Decompose each sample, up to 128 in all."""
         self._dtype = coarser(self._dtype, tensor.dtype)
         room = MOST_UNFOLDED - len(self._found)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Literal
@@ -96,6 +96,8 @@ class Probe:
         self._stack = ExitStack()
         self._state: ForwardState | None = None
         self._last = False
+        self._background: Executor | None = None
+        self._jobs: list[Future[None]] = []
 
     def __enter__(self) -> Probe:
         """Set the hooks; nothing is recorded yet."""
@@ -128,11 +130,14 @@ class Probe:
         self._state.reset()
         self._state.active, self._last = True, last
         try:
-            with one_blas_thread():
+            with one_blas_thread(), ThreadPoolExecutor(max_workers=1) as self._background:
                 yield
         finally:
             if self._state is not None:
                 self._state.active = False
+            jobs, self._jobs = self._jobs, []
+        for job in jobs:
+            job.result()
 
     def reset(self) -> None:
         """Forget all rows: what follows belongs to another network."""
@@ -167,7 +172,12 @@ class Probe:
             )
             cell = cell_for(call, tensor, reading=self._reading, limit=limit, seed=derive_seed(self._seed, call.key))
             known = self._cells[call.key] = (call, cell)
-        known[1].update(tensor, last=self._last)
+        known[1].update(tensor, last=self._last, later=self._later)
+
+    def _later(self, work: Callable[[], None]) -> None:
+        """Do work on a thread of its own while the forward pass goes on; ``recording`` waits for it."""
+        assert self._background is not None
+        self._jobs.append(self._background.submit(work))
 
 
 def _check_resampling(view: str, error_groups: int, *, shuffled_null: bool) -> None:

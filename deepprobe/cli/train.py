@@ -242,6 +242,7 @@ def _probe_settings(options: TrainOptions) -> dict[str, Any]:
     """What is probed, as plain values: part of what a run is."""
     if options.probe_every is None:
         return {}
-    names = ("probe_every", "probe_samples", "probe_seeds", "layers", "tap", "view", "rows")
+    names = ["probe_every", "probe_samples", "probe_seeds", "layers", "tap", "view", "rows"]
+    names += ["replay"] if options.replay else []  # left out where it is not asked for, as in runs from before it
     values = {name.removeprefix("probe_"): getattr(options, name) for name in names}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

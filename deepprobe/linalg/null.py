@@ -8,7 +8,8 @@ import numpy as np
 
 from deepprobe.linalg.decompose import singular_values
 
-_LARGEST = 1024  # a factor larger than this is not drawn; the asymptotic formula is within 1 % there
+_LARGEST = 1024  # a factor larger than this is not drawn
+_SQUARE = 3.672  # median of κ / n for square ones, where exp(-2/x - 2/x²) = 1/2
 
 
 def gaussian_condition_number(n_rows: int, n_features: int, *, draws: int = 5) -> float:
@@ -16,7 +17,8 @@ def gaussian_condition_number(n_rows: int, n_features: int, *, draws: int = 5) -
 
     Drawn exactly, without forming the matrix: its triangular factor has independent entries, chi-distributed with
     n, n - 1, … degrees of freedom on the diagonal and normal above it (Bartlett 1933). Above 1,024 columns the limit
-    ``(1 + √b) / (1 - √b)``, b the shape's ratio, is used (Marchenko & Pastur 1967). The draws are seeded by the shape,
+    ``(1 + √b) / (1 - √b)``, b the shape's ratio, is used (Marchenko & Pastur 1967): within 3 % for b up to a half, 15 %
+    too large at b = 0.95; for square ones that of Edelman (1988), 3.672 n. The draws are seeded by the shape,
     of which the longer side counts to three digits: what that changes is far below the spread of the draws.
 
     Args:
@@ -39,8 +41,8 @@ def _median_of_draws(tall: int, d: int, draws: int) -> float:
     if d == 1:
         return 1.0
     root = np.sqrt(d / tall)
-    if d > _LARGEST and root < 1:
-        return float((1 + root) / (1 - root))
+    if d > _LARGEST:
+        return float((1 + root) / (1 - root)) if root < 1 else _SQUARE * d
     generator = np.random.default_rng([tall, d])
     return float(np.median([_one_draw(tall, d, generator) for _ in range(draws)]))
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from deepprobe.cli.options import LARGEST_FILE, checked, parse, read_toml
 from deepprobe.cli.subject import model_options
-from deepprobe.cli.train import TrainOptions, options_from
+from deepprobe.cli.train import TrainOptions, _probe_settings, options_from
 from deepprobe.errors import ConfigError
 
 
@@ -187,3 +187,10 @@ def test_training_options_are_those_of_the_trainer() -> None:
     theirs = {f.name: f.default for f in fields(TrainConfig)}  # type: ignore[arg-type]
     for name in set(theirs) - {"seed", "on_nonfinite"}:
         assert ours[name] == theirs[name], name
+
+
+def test_a_replay_is_part_of_what_a_run_is() -> None:
+    plain = TrainOptions(models=("resnet8",), probe_every="1ep")
+    replayed = TrainOptions(models=("resnet8",), probe_every="1ep", replay=8)
+    assert _probe_settings(replayed) == _probe_settings(plain) | {"replay": 8}
+    assert "replay" not in _probe_settings(plain)

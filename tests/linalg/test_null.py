@@ -27,3 +27,9 @@ def test_shapes() -> None:
 def test_large_matrices_take_the_limit() -> None:
     root = np.sqrt(2000 / 50_000)
     assert gaussian_condition_number(50_000, 2000) == pytest.approx((1 + root) / (1 - root), rel=1e-12)
+
+
+def test_the_limit_for_square_matrices_continues_the_draws() -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.median([np.linalg.cond(rng.standard_normal((30, 30))) for _ in range(4000)])
+    assert gaussian_condition_number(4096, 4096) / 4096 == pytest.approx(drawn / 30, rel=0.1)

@@ -177,7 +177,7 @@ def _rail_row(ax: Axes, depths: pd.Series, height: float, *, status: str, shade:
         transform=ax.get_xaxis_transform(),
         linestyle="none",
         marker=RAIL_MARKERS[status],
-        markersize=3.6,
+        markersize=5 if status == "singular-exact" else 3.6,  # seen where another run has a triangle
         markeredgewidth=0.9,
         color=shade,
         fillstyle="none" if status in {"zero", "unresolved"} else "full",

@@ -114,7 +114,7 @@ def _several(group: Sequence[Network]) -> str:
     """What the lines of several runs are, where there are several."""
     if all(len(n.runs) < 2 for n in group):
         return ""
-    return " Thin lines are single runs, the bold one is their median."
+    return " Thin lines are single runs, the bold one is their median; it ends where half or more are not finite."
 
 
 def _ranks(group: Sequence[Network]) -> Section:
@@ -289,10 +289,9 @@ HEADINGS = {
     "network": "network", "tap": "tap", "view": "view", "n_runs": "runs", "accuracy": "accuracy",
     "chance": "chance", "n_layers": "layers", "finite": "finite", "structural": "structural",
     "collapsed": "collapsed", "unresolved": "unresolved", "nonfinite": "NaN or inf", "onset_live": "onset (live)",
-    "horizon": "precision horizon", "kappa_median": "median κ", "kappa_greatest": "greatest κ",
-    "live_median": "median κ (live)",
+    "horizon": "precision horizon", "kappa_median": "median κ", "live_median": "median κ (live)",
 }  # fmt: skip
-"""Columns of the summary on the page, with their headings."""
+"""Columns of the summary on the page, with their headings: what a page 1280 pixels wide holds."""
 
 
 def summary_table(group: Sequence[Network]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def legend(ax: Axes, entries: Mapping[str, Any] | Sequence[tuple[str, Any]], **o
         "fontsize": 8.5,
         "frameon": False,
         "borderaxespad": 0.2,
-        "handlelength": 2.6,
+        "handlelength": 3.6,
         "columnspacing": 1.2,
     }
     made = ax.legend([h for _, h in pairs], [str(i) for i in range(len(pairs))], **(settings | options))

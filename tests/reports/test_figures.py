@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -200,6 +203,11 @@ def test_colours_are_those_of_seaborn_darkened():
     for colour in np.array([mpl.colors.to_rgb(c) for c in COLOURS]):
         factors = np.clip(palette @ colour / (palette**2).sum(axis=1), 0, 1)
         assert np.abs(factors[:, None] * palette - colour).max(axis=1).min() < 0.005
+
+
+def test_seaborn_is_loaded_by_the_first_figure_only():
+    code = "import sys, deepprobe.reports; assert 'seaborn' not in sys.modules; import seaborn"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def luminance(colour):

@@ -2,6 +2,8 @@
 
 Every function takes what ``condition_numbers`` returns (or a run's ``layers()``), with an optional column ``network``
 where several are compared, draws on ``ax`` or on a new figure, and returns the axes. None mixes taps or views.
+Lines and heat maps are seaborn's; the band, the rail and the crosses are matplotlib's, as seaborn takes neither given
+ends nor fractions of the axes.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 A factor of d × d is out of reach and the n × n one needs every pair of rows, so rows are kept as they came (exact, up
 to 2²³ numbers) and at the end the *units* are streamed through a QR of Hᵀ. Beyond that the units are folded into 8,192
 random signed sums as they come (sparse embedding: Clarkson & Woodruff 2013, Nelson & Nguyen 2013, four a unit), which
-moves every singular value by a factor of at most about 1 ± √(n / 8192), whatever κ is. At most 1,024 rows are taken.
+moves every singular value by a factor of at most about 1 ± √(n / 8192), whatever κ is, where rows spread over many
+units; where each lives on a few units of its own, by up to 1 ± 0.47. At most 1,024 rows are taken.
 """
 
 from __future__ import annotations

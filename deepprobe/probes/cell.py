@@ -116,12 +116,17 @@ class RowsCell:
             if not self._finite(rows):
                 return
             self._counter.update(as_array(rows))
-        if self._shuffled is not None and len(rows) > 1:
+        if (
+            self._shuffled is not None
+            and len(rows) > 1
+            and (self._reading.count_units or bool(torch.isfinite(rows).all()))
+        ):
             self._accumulate_shuffled(self._shuffled, rows, last=last)
-        if self._reading.positions is None or rows.shape[2] <= self._reading.positions:
+        if self._reading.positions is None:
             self._accumulate(rows, last=last)
-        else:
-            drawn = random_positions(rows, self._reading.positions, self._generator)  # a copy, good for later
+        else:  # all of them later, for two threads must not feed one accumulator
+            drawn = random_positions(rows, self._reading.positions, self._generator)
+            drawn = rows.clone() if drawn is rows else drawn
             later(lambda: self._accumulate(drawn, last=last))
 
     def _accumulator(self) -> Mergeable:
@@ -257,7 +262,7 @@ def as_array(tensor: Tensor) -> NDArray[np.floating]:
     """The tensor as an array, without a copy for float32 and float64 on the CPU; halves widen to float32, exactly."""
     if tensor.dtype not in {torch.float32, torch.float64}:
         tensor = tensor.float()
-    array: NDArray[np.floating] = tensor.detach().cpu().numpy()
+    array: NDArray[np.floating] = tensor.detach().cpu().resolve_neg().numpy()
     return array
 
 

@@ -69,3 +69,29 @@ def test_outside_its_context_it_says_so() -> None:
     message = "the probe is not attached: use it as a context manager"
     with pytest.raises(ConfigError, match=message), probe.recording():
         pass
+
+
+def test_rows_of_few_positions_are_copied_before_they_wait() -> None:
+    """A layer after the hook may overwrite them in place while they wait for their turn."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(inplace=True))
+    rows = torch.randn(4000, 6)
+    exact = np.linalg.svd(model[0](rows).detach().double().numpy(), compute_uv=False)
+    with Probe(model, rows=4) as probe, probe.recording():
+        model(rows)
+    assert probe.spectra()["0"].singular_values == pytest.approx(exact, rel=1e-10)
+
+
+def test_shuffled_rows_that_are_not_finite_are_left_out() -> None:
+    """Of the maps with a NaN the one position drawn a sample is finite; shuffling sees all positions."""
+    torch.manual_seed(0)
+    images = torch.randn(64, 3, 5, 5)
+    spoilt = images.clone()
+    spoilt[0, :, 0, 0] = float("nan")
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))
+    with Probe(model, rows=1, count_units=False, shuffled_null=True, tap="input") as probe, probe.recording():
+        model(images)
+        model(spoilt)
+    found = probe.spectra()["0"]
+    assert (found.status, found.n_rows) == ("finite", 128)
+    assert 1 <= found.condition_number_shuffled < 2

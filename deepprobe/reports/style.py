@@ -80,7 +80,7 @@ def legend(ax: Axes, entries: Mapping[str, Any] | Sequence[tuple[str, Any]], **o
     settings: dict[str, Any] = {
         "loc": "lower left",
         "bbox_to_anchor": (0.0, 1.0),
-        "ncols": 3 if sum(len(name) for name, _ in pairs) < 70 and len(pairs) != 4 else 2,
+        "ncols": _columns([len(for_figure(name)) for name, _ in pairs]),
         "fontsize": 8.5,
         "frameon": False,
         "borderaxespad": 0.2,
@@ -91,6 +91,15 @@ def legend(ax: Axes, entries: Mapping[str, Any] | Sequence[tuple[str, Any]], **o
     for text, (name, _) in zip(made.get_texts(), pairs, strict=True):  # matplotlib drops labels that begin with _
         text.set_text(for_figure(name))
     return made
+
+
+def _columns(lengths: Sequence[int]) -> int:
+    """Columns, at most three, in which a legend's names of these lengths leave the axes their width."""
+    for columns in (3, 2):
+        rows = -(-len(lengths) // columns)
+        if sum(max(lengths[i : i + rows]) for i in range(0, len(lengths), rows)) <= 50:
+            return -(-len(lengths) // rows)
+    return 1
 
 
 def finish(ax: Axes, *, x: str, y: str) -> Axes:

@@ -108,6 +108,16 @@ def test_every_network_stands_in_the_legend_whatever_its_name(make_table):
     ax.figure.canvas.draw()
 
 
+@pytest.mark.parametrize("length", [1, 12, 28])
+@pytest.mark.parametrize("count", [1, 3, 4, 7])
+def test_a_legend_leaves_the_axes_their_width(length, count, make_table):
+    frame = networks(make_table, **{f"{i}".ljust(length, "n"): "fcd" for i in range(count)})
+    ax = condition_by_depth(frame)
+    ax.figure.draw_without_rendering()
+    assert ax.get_legend().get_window_extent().x1 <= ax.figure.bbox.x1
+    assert ax.get_position().width > 0.8
+
+
 def test_thirty_networks_look_different(make_table):
     frame = networks(make_table, **{f"n{i}": "ff" for i in range(30)})
     ax = condition_by_depth(frame)

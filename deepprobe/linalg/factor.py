@@ -28,7 +28,7 @@ class Factor:
         twin_rows_centred: Rows equal to an earlier row; a single zero row is no defect of the centred matrix.
         resolution: Backward error of accumulation, as a share of ‖H‖_F.
         by_rows: True where the factor stands for Hᵀ, so that its columns are rows of H.
-        distortion: Relative error that a sketch allows any singular value of rows spread over many units, else 0.
+        distortion: Largest relative error of any singular value that a sketch allows, else 0.
     """
 
     raw: NDArray[np.float64]

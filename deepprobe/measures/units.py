@@ -61,6 +61,9 @@ class UnitCounter:
 
     def note_nonfinite(self, blocks: NDArray[np.floating]) -> int:
         """Count NaN and infinite values, and remember the first unit that held one; returns their number here."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(blocks.sum()):  # a sum is cheaper than a look at every value
+                return 0
         bad = ~np.isfinite(blocks)
         count = int(np.count_nonzero(bad))
         if count:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +20,7 @@ from deepprobe.linalg.rows import WIDEST_TRIANGLE, Rows
 from deepprobe.measures.conditioning import Subject, counted, spectrum
 from deepprobe.measures.resampling import with_shuffled, with_standard_error
 from deepprobe.measures.units import UnitCounter
+from deepprobe.probes.waiting import WaitingRows
 from deepprobe.records.spectrum import ARITHMETIC_ROUNDOFF, UNIT_ROUNDOFF, Spectrum, Units
 from deepprobe.seeding import derive_seed
 
@@ -63,15 +63,18 @@ class Reading:
     shuffled_null: bool = False
 
 
-Later = Callable[[Callable[[], None]], None]
-"""Takes work that needs nothing of the forward pass any more, to be done in order."""
-
-
 class Cell(Protocol):
     """Gathers the tensors of one layer call over batches."""
 
-    def update(self, tensor: Tensor, *, last: bool, later: Later) -> None:
-        """Take one batch's tensor; ``last`` if no more will come, ``later`` for work on copies of its rows."""
+    def update(self, tensor: Tensor, *, last: bool) -> None:
+        """Take one batch's tensor; ``last`` if no more will come."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much was put off that it should be done now."""
+
+    def settle(self) -> None:
+        """Do what was put off, on any thread, once no forward pass is under way."""
 
     def spectrum(self, *, floor_a_row: float) -> Spectrum:
         """Spectrum of all rows so far; the floor of n rows is √n times that of one."""
@@ -101,8 +104,9 @@ class RowsCell:
         self._counter = UnitCounter(n_features)
         self._exact = ExactSketch(n_features) if reading.certify and n_features <= MOST_CERTIFIED else None
         self._dtype = ""
+        self._waiting = WaitingRows()
 
-    def update(self, tensor: Tensor, *, last: bool, later: Later) -> None:
+    def update(self, tensor: Tensor, *, last: bool) -> None:
         """Take one batch's tensor."""
         self._dtype = coarser(self._dtype, tensor.dtype)
         tensor = tensor.detach().float() if tensor.dtype.itemsize == 1 else tensor.detach()  # 8 bits cannot be added
@@ -123,11 +127,30 @@ class RowsCell:
         ):
             self._accumulate_shuffled(self._shuffled, rows, last=last)
         if self._reading.positions is None:
-            self._accumulate(rows, last=last)
-        else:  # all of them later, for two threads must not feed one accumulator
-            drawn = random_positions(rows, self._reading.positions, self._generator)
-            drawn = rows.clone() if drawn is rows else drawn
-            later(lambda: self._accumulate(drawn, last=last))
+            if self._reading.count_units or self._finite(rows):
+                self._accumulate(self._portion(rows), last=last)
+            return
+        drawn = random_positions(rows, self._reading.positions, self._generator)
+        if not (self._reading.count_units or self._finite(drawn)):
+            return
+        if self._reading.method == "gram":
+            self._accumulate(drawn, last=last)
+            return
+        array = as_array(drawn)
+        if not self._waiting.fits(array):
+            self.settle()
+        self._waiting.add(array)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough drawn rows wait to be folded in."""
+        return self._waiting.is_full
+
+    def settle(self) -> None:
+        """Fold in the rows that wait: together, and between forward passes, which it would hold up."""
+        waiting = self._waiting.take()
+        if len(waiting):
+            self._accumulate(waiting, last=False)
 
     def _accumulator(self) -> Mergeable:
         """One accumulator, empty."""
@@ -135,13 +158,12 @@ class RowsCell:
             return GramAccumulator(self._n_features)
         return Rows(self._n_features, by_rows=self._reading.view in ROW_VIEWS)
 
-    def _accumulate(self, rows: Tensor, *, last: bool) -> None:
-        """Hand rows to the accumulator, if they are finite."""
-        if not (self._reading.count_units or self._finite(rows)):
-            return
+    def _accumulate(self, rows: NDArray[np.floating] | Tensor, *, last: bool) -> None:
+        """Hand finite rows to the accumulator."""
         if self._exact is not None:
-            self._exact.update(as_array(rows).transpose(0, 2, 1).reshape(-1, self._n_features))
-        self._rows.update(self._portion(rows), last=last)
+            array = as_array(rows) if isinstance(rows, torch.Tensor) else rows
+            self._exact.update(array.transpose(0, 2, 1).reshape(-1, self._n_features))
+        self._rows.update(rows, last=last)
 
     def _accumulate_shuffled(self, shuffled: Mergeable, maps: Tensor, *, last: bool) -> None:
         """Hand over rows of the same maps, permuted over the samples."""
@@ -162,6 +184,7 @@ class RowsCell:
 
     def spectrum(self, *, floor_a_row: float = float("nan")) -> Spectrum:
         """Spectrum of all rows so far."""
+        self.settle()
         factor = self._rows.result()
         subject = Subject(
             dtype=self._dtype,
@@ -199,7 +222,7 @@ class UnfoldingCell:
         self._n_nonfinite = 0
         self._dtype = ""
 
-    def update(self, tensor: Tensor, *, last: bool, later: Later) -> None:
+    def update(self, tensor: Tensor, *, last: bool) -> None:
         """Decompose each sample, up to 128 in all."""
         self._dtype = coarser(self._dtype, tensor.dtype)
         room = MOST_UNFOLDED - len(self._found)
@@ -212,6 +235,11 @@ class UnfoldingCell:
             if not bad:
                 subject = Subject(dtype=self._dtype, view=self._reading.view, call=self._call)
                 self._found.append(spectrum(whole(sample), subject))
+
+    is_full = False
+
+    def settle(self) -> None:
+        """Nothing is put off."""
 
     def spectrum(self, *, floor_a_row: float = float("nan")) -> Spectrum:
         """The median sample's spectrum, ``condition_number_max`` over all; the centred one likewise."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Literal
@@ -96,8 +97,6 @@ class Probe:
         self._stack = ExitStack()
         self._state: ForwardState | None = None
         self._last = False
-        self._background: Executor | None = None
-        self._jobs: list[Future[None]] = []
 
     def __enter__(self) -> Probe:
         """Set the hooks; nothing is recorded yet."""
@@ -130,14 +129,12 @@ class Probe:
         self._state.reset()
         self._state.active, self._last = True, last
         try:
-            with one_blas_thread(), ThreadPoolExecutor(max_workers=1) as self._background:
+            with one_blas_thread():
                 yield
+                self._settle()
         finally:
             if self._state is not None:
                 self._state.active = False
-            jobs, self._jobs = self._jobs, []
-        for job in jobs:
-            job.result()
 
     def reset(self) -> None:
         """Forget all rows: what follows belongs to another network."""
@@ -153,9 +150,10 @@ class Probe:
             From layer call (``"conv1"``, ``"relu#2"``) to its spectrum.
         """
         floors = floors or {}
-        cells = dict(sorted(self._cells.items(), key=lambda item: (item[1][0].depth, item[1][0].order)))
-        with one_blas_thread(), ThreadPoolExecutor() as pool:  # LAPACK runs outside the interpreter lock
-            found = pool.map(lambda key: cells[key][1].spectrum(floor_a_row=floors.get(key, float("nan"))), cells)
+        ordered = sorted(self._cells.items(), key=lambda item: (item[1][0].depth, item[1][0].order))
+        cells = {key: cell for key, (_, cell) in ordered}
+        with one_blas_thread(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            found = pool.map(lambda key: cells[key].spectrum(floor_a_row=floors.get(key, float("nan"))), cells)
             return dict(zip(cells, found, strict=True))
 
     def table(self) -> pd.DataFrame:
@@ -172,12 +170,13 @@ class Probe:
             )
             cell = cell_for(call, tensor, reading=self._reading, limit=limit, seed=derive_seed(self._seed, call.key))
             known = self._cells[call.key] = (call, cell)
-        known[1].update(tensor, last=self._last, later=self._later)
+        known[1].update(tensor, last=self._last)
 
-    def _later(self, work: Callable[[], None]) -> None:
-        """Do work on a thread of its own while the forward pass goes on; ``recording`` waits for it."""
-        assert self._background is not None
-        self._jobs.append(self._background.submit(work))
+    def _settle(self) -> None:
+        """Fold in the drawn rows of the cells that have many."""
+        for _, cell in self._cells.values():
+            if cell.is_full:
+                cell.settle()
 
 
 def _check_resampling(view: str, error_groups: int, *, shuffled_null: bool) -> None:

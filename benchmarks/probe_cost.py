@@ -28,7 +28,7 @@ BATCH = 64
 def alternately(
     bare: Callable[[], object], probed: Callable[[], object], rounds: int
 ) -> tuple[list[float], list[float], list[float]]:
-    """Ratios probed / bare of wall and of CPU time, round by round, after one round to warm up; and the bare seconds."""
+    """Ratios probed / bare of wall and CPU time, round by round, after one round to warm up; and the bare seconds."""
     wall, cpu, seconds = [], [], []
     for i in range(rounds + 1):
         times = []
@@ -156,7 +156,7 @@ def memory(_: int) -> None:
     for rows in ("4", "'all'"):
         for images in (256, 1024, 2048):
             extra = peak_memory(images, rows) - bare
-            print(f"peak memory over the bare pass ({bare:.0f} MB), rows={rows}, {images:5d} images: {extra:6.0f} MB", flush=True)
+            print(f"peak memory over the bare pass ({bare:.0f} MB), rows={rows}, {images} images: {extra:.0f} MB")
 
 
 PARTS = {"pass": passes, "samples": samples, "flight": flight, "memory": memory}

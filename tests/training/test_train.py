@@ -74,7 +74,7 @@ def test_every_epoch_has_every_metric_of_every_split(net, few):
         assert set(part[part["split"] == "train"]["measure"]) == common | {"learning_rate", "samples_per_second"}
         assert set(part[part["split"] == "validation"]["measure"]) == common
         assert set(part[part["split"] == "test"]["measure"]) == common
-    assert len(metrics) == 3 * (7 + 5 + 5)
+    assert len(metrics) == 3 * (8 + 6 + 6)
     assert set(metrics["seed"]) == {0}
     assert set(metrics["run"]) == {"r"}
 

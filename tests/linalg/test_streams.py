@@ -310,6 +310,42 @@ def test_a_sketch_keeps_its_promise_where_every_row_is_a_unit_of_its_own(n: int)
     assert found.condition_number_low <= 1 <= found.condition_number_high
 
 
+def test_wide_rows_merge_as_they_stream() -> None:
+    rows = np.random.default_rng(0).standard_normal((60, 1200)).astype(np.float32)
+    rows[:, 7] = 0
+    rows[:, 9] = 2
+    rows[:, 11] = rows[:, 10]
+    rows[:30, 13] = rows[:30, 12]  # alike in one part only
+    a, b, nothing = WideRows(1200), WideRows(1200), WideRows(1200)
+    a.update(rows[:30, :, None])
+    b.update(rows[30:, :, None])
+    total = WideRows(1200)
+    for part in (nothing, a, b):
+        total.merge(part)
+    found = spectrum(total.result(), Subject(dtype="float32", view="samples"))
+    exact = np.linalg.svd(rows.astype(np.float64), compute_uv=False)
+    np.testing.assert_allclose(found.singular_values, exact, rtol=1e-12)
+    assert (found.units.n_dead, found.units.n_constant, found.units.n_duplicate) == (1, 2, 1)
+    with pytest.raises(ShapeError, match="cannot merge 1100 columns into 1200"):
+        total.merge(WideRows(1100))
+    total.update(rows[:1, :, None], last=True)
+    with pytest.raises(ShapeError, match="cannot merge an accumulator that was closed with last=True"):
+        total.merge(a)
+
+
+def test_a_sketch_merges_with_rows_that_were_kept() -> None:
+    rows = np.random.default_rng(0).standard_normal((400, 24_000)).astype(np.float32)
+    sketched, kept = WideRows(24_000), WideRows(24_000)
+    sketched.update(rows[:360, :, None])
+    kept.update(rows[360:, :, None])
+    kept.merge(sketched)
+    found = spectrum(kept.result(), Subject(dtype="float32", view="samples"))
+    exact = np.linalg.svd(rows.astype(np.float64), compute_uv=False)
+    assert found.sketched
+    assert (found.n_rows, len(found.singular_values)) == (400, 400)
+    assert np.abs(found.singular_values / exact - 1).max() < found.sketch_distortion
+
+
 def test_rows_turn_to_a_triangle_once_they_are_many() -> None:
     data = np.random.default_rng(0).standard_normal((1300, 1030))
     rows = Rows(1030)

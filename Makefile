@@ -20,7 +20,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 demo: $(VENV)/.deepprobe-core
 	$(BIN)/deepprobe train plainnet164 resnet164 resnext164 --data digits --epochs 8 --lr 0.02 --seeds 0 1 2 \
-	  --probe-every 2ep --probe-samples 256 --replay 64 --out $(DEMO)
+	  --probe-every 2ep --probe-samples 128 --replay 32 --out $(DEMO)
 	$(BIN)/deepprobe report $(DEMO) --html $(DEMO)/report.html
 	@echo "The report is at $(abspath $(DEMO))/report.html"
 

@@ -74,7 +74,7 @@ class Cell(Protocol):
         """Whether so much was put off that it should be done now."""
 
     def settle(self) -> None:
-        """Do what was put off, on any thread, once no forward pass is under way."""
+        """Do what was put off, once no forward pass is under way."""
 
     def spectrum(self, *, floor_a_row: float) -> Spectrum:
         """Spectrum of all rows so far; the floor of n rows is √n times that of one."""

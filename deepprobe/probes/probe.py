@@ -173,7 +173,7 @@ class Probe:
         known[1].update(tensor, last=self._last)
 
     def _settle(self) -> None:
-        """Fold in the drawn rows of the cells that have many."""
+        """Fold in the drawn rows of the cells that have many; on this thread, for others would cost torch's a core."""
         for _, cell in self._cells.values():
             if cell.is_full:
                 cell.settle()

@@ -57,7 +57,7 @@ def measured_floors(
 
     try:
         twin = copy.deepcopy(model).double()
-    except Exception as error:
+    except Exception as error:  # whatever a user's __deepcopy__ raises
         raise SpectrumError(f"replay: the model cannot be copied ({error}); say replay=0") from error
     same = {name: module for name, module in twin.named_modules() if name in layers}
     try:

@@ -109,7 +109,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except Exception as error:  # a hostile or torn file makes its reader raise anything
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
     for where, tensor in _tensors(content):
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
@@ -184,7 +184,7 @@ def _check_archive(path: Path) -> None:
             wanted = set(_names_wanted(archive.read(pickles[0])))
     except CheckpointError:
         raise
-    except Exception as error:
+    except Exception as error:  # a hostile or torn file makes its reader raise anything
         raise CheckpointError(
             f"{path} is no checkpoint, or damaged: expected a zip as torch.save writes it ({_first_line(error)})"
         ) from error
@@ -241,7 +241,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         config = json.loads(header.get("__metadata__", {}).get("deepprobe_config", "null"))
         weights = load_safetensors(content)
-    except Exception as error:
+    except Exception as error:  # a hostile or torn file makes its reader raise anything
         raise CheckpointError(f"{path} cannot be read as safetensors: {_first_line(error)}") from error
     return Checkpoint(weights, config if isinstance(config, dict) else None)
 

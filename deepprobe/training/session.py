@@ -41,6 +41,7 @@ def train(
     out: Path | str | None = None,
     name: str | None = None,
     about: Mapping[str, Any] | None = None,
+    command: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Run:
     """Train a classifier and measure it; a run that was stopped goes on where its last checkpoint is.
@@ -63,6 +64,7 @@ def train(
         out: Folder of the run; by default it is kept in memory.
         name: Name of the run; ``out`` is then the folder in which it is made.
         about: Plain values to keep with the run and to tell it from others, such as ``{"data": "digits"}``.
+        command: Plain values to keep with the run that tell it from no other: how it was asked for.
         quiet: Show no progress.
 
     Returns:
@@ -86,7 +88,8 @@ def train(
     stream = _stream(train_set, config, device)
     run = _run(
         out, name, config={"model": identity["model"], "training": config.as_dict(), **(about or {})},
-        identity=identity | {"about": dict(about or {})}, provenance=provenance(model, config, device=device),
+        identity=identity | {"about": dict(about or {})},
+        provenance=provenance(model, config, device=device) | {"command": dict(command or {})},
     )  # fmt: skip
     model.to(device)
     if config.channels_last:

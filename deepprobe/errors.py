@@ -9,7 +9,8 @@ DeepprobeError
 │   └── MissingDataError (FileNotFoundError)  the files of a data set are not there
 ├── RunError             (ValueError)         a run folder is damaged or belongs to something else
 │   └── CheckpointError  (ValueError)         a checkpoint is damaged, hostile or of another model
-└── NonFiniteError       (ArithmeticError)    training met NaN or infinity
+├── NonFiniteError       (ArithmeticError)    training met NaN or infinity
+└── OutOfMemoryError     (MemoryError)        a device has too little memory for a step of training
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ class CheckpointError(RunError):
 
 class NonFiniteError(DeepprobeError, ArithmeticError):
     """Training met NaN or infinity; the message gives the step and where it first stood."""
+
+
+class OutOfMemoryError(DeepprobeError, MemoryError):
+    """A step of training does not fit into memory; the message gives batch, model and settings to try."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

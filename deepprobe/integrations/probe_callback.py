@@ -95,7 +95,7 @@ class ProbeCallback:
                 view=view,
                 rows=self.rows,
                 device=context.device,
-                seed=context.config.seed,
+                seed=context.seed,
                 replay=self.replay,
                 progress=False,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from deepprobe.runs.manifest import STATUSES, Manifest, digest_of_file, read_jso
 from deepprobe.runs.spectra import FOLDER, file_of_step, read_spectra, step_of_file, write_spectra
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -44,6 +44,18 @@ class Run(ABC):
     config: dict[str, Any]
     provenance: dict[str, Any]
 
+    def __init__(self) -> None:
+        self._followers: list[Callable[[pd.DataFrame], None]] = []
+
+    @contextmanager
+    def followed_by(self, follower: Callable[[pd.DataFrame], None]) -> Iterator[None]:
+        """Context in which a function is called with every frame right after it was appended."""
+        self._followers.append(follower)
+        try:
+            yield
+        finally:
+            self._followers.remove(follower)
+
     @property
     @abstractmethod
     def status(self) -> str:
@@ -62,9 +74,15 @@ class Run(ABC):
         """Context in which this is the only writer; RunError on entering if there is another."""
         return nullcontext()
 
-    @abstractmethod
     def append(self, frame: pd.DataFrame) -> None:
-        """Append rows of a tidy frame, all or none; RunError if its columns are not TIDY."""
+        """Append rows of a tidy frame, all or none; RunError if its columns are not TIDY, or the run has ended."""
+        self._append(frame)
+        for follower in self._followers:
+            follower(frame)
+
+    @abstractmethod
+    def _append(self, frame: pd.DataFrame) -> None:
+        """Keep the rows."""
 
     @abstractmethod
     def records(self) -> pd.DataFrame:
@@ -118,6 +136,7 @@ class MemoryRun(Run):
     """A run that is kept nowhere: what ``train`` returns where no folder was named."""
 
     def __init__(self, name: str, *, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        super().__init__()
         self.name, self.config, self.provenance = name, deepcopy(dict(config)), deepcopy(dict(provenance))
         self._status, self._message = "running", ""
         self._rows: list[tuple[Any, ...]] = []
@@ -137,7 +156,7 @@ class MemoryRun(Run):
         """As in Run."""
         self._status, self._message = _known(status), message
 
-    def append(self, frame: pd.DataFrame) -> None:
+    def _append(self, frame: pd.DataFrame) -> None:
         """As in Run."""
         self._rows += rows_of(frame)
 
@@ -168,6 +187,7 @@ class FolderRun(Run):
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
         self._manifest = Manifest.read(path)
         self.config = read_json(self._manifest.check(path, CONFIG))
@@ -196,7 +216,7 @@ class FolderRun(Run):
             manifest = manifest.with_file(RECORDS, digest_of_file(self.path / RECORDS))
         self._write(Manifest(status, message, manifest.files))
 
-    def append(self, frame: pd.DataFrame) -> None:
+    def _append(self, frame: pd.DataFrame) -> None:
         """As in Run; refused once the run has a final status."""
         if self.status in FINAL:
             raise RunError(f"{self.path} is {self.status}; nothing can be added to it")

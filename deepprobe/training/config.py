@@ -10,11 +10,11 @@ from pydantic import ConfigDict, Field, Strict, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from deepprobe.errors import ConfigError, nearest
-from deepprobe.records.step import Length
+from deepprobe.training.checkpoint_timer import CheckpointTimer
 
 T = TypeVar("T")
 
-WITHOUT_EFFECT = ("device", "checkpoint_every")
+WITHOUT_EFFECT = ("device", "checkpoint_every", "checkpoints_kept")
 """Settings that are not part of a run's identity: they do not change what is trained."""
 
 
@@ -58,12 +58,14 @@ class TrainConfig:
 
     Attributes:
         epochs: Passes over the training data.
-        batch_size: Samples an update, where the data are tensors; loaders bring their own.
-        optimizer: sgd or adam.
+        batch_size: Samples an update, over all processes, where the data are tensors; loaders bring their own.
+        micro_batches: Parts in which each batch is computed, their gradients summed: less memory for the same update,
+            but for batch normalisation, whose statistics are those of a part.
+        optimizer: sgd, adam or adamw.
         lr: Learning rate; the highest one in schedules that rise or fall.
         momentum: Momentum of SGD.
         nesterov: Nesterov's form of momentum.
-        weight_decay: L2 penalty on every parameter.
+        weight_decay: L2 penalty on every parameter; with adamw, decay beside the gradient.
         schedule: constant; step (times step_factor at each milestone); cosine (to 0); one-cycle (Smith 2018: up from
             lr/25 over 30 % of training, down to lr/250000).
         milestones: Where the step schedule drops, as shares of training, ascending.
@@ -75,16 +77,19 @@ class TrainConfig:
         validation_share: Share of the training tensors held out where no validation set is given.
         seed: Seed of data order, augmentation, split and dropout. Weights are drawn before, by whoever made the model.
         device: auto, cpu, cuda or cuda:N.
-        checkpoint_every: Between checkpoints, as "1ep" or "500it"; where there is a folder to write to.
+        checkpoint_every: Between checkpoints, as "1ep", "500it" or "10min"; where there is a folder to write to.
+        checkpoints_kept: How many checkpoints stay, the last ones.
         channels_last: Keep images and kernels with channels innermost; often faster, other roundings.
-        precision: fp32, or bf16 autocast.
+        precision: fp32, or bf16 autocast, in training and evaluation; probes always use fp32.
+        compile: Whether to compile the model for training (``torch.compile``); evaluation and probes stay eager.
         on_nonfinite: What a NaN or infinite loss does: "stop" ends the run with the status diverged and everything
             measured so far; "raise" raises NonFiniteError after that.
     """
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    micro_batches: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0, le=1e6)] = 0.02
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = False
@@ -100,15 +105,18 @@ class TrainConfig:
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)\z")] = "auto"
     checkpoint_every: str = "1ep"
+    checkpoints_kept: Annotated[int, Field(ge=1, le=1_000_000)] = 2
     channels_last: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
     on_nonfinite: Literal["stop", "raise"] = "stop"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         """Settings that rule each other out."""
-        if Length.parse(self.checkpoint_every) == Length():
-            raise ConfigError(f"checkpoint_every={self.checkpoint_every!r}: must be at least '1it'")
+        CheckpointTimer.parse(self.checkpoint_every)
+        if self.micro_batches > self.batch_size:
+            raise ConfigError(f"micro_batches={self.micro_batches}: must be at most batch_size={self.batch_size}")
         if self.schedule == "one-cycle" and self.warmup_epochs:
             raise ConfigError("warmup_epochs: the one-cycle schedule has its own warm-up; take 'cosine' or 'step'")
         if self.warmup_epochs > self.epochs:

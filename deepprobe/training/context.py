@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import pandas as pd
 
+from deepprobe.distributed import Ranks
 from deepprobe.records.frame import TIDY, tidy
 from deepprobe.records.step import Schedule, every
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     import torch
     from torch import Tensor, nn
@@ -26,30 +28,34 @@ class Context:
     """A moment in training, for callbacks.
 
     Attributes:
-        model: The network as it stands; leave it as you found it.
+        model: The network as it stands, plain and eager; leave it as you found it.
         step: Where training is.
-        config: Its settings.
         run: Where records go.
         device: Where model and batches are.
+        seed: Seed of the run.
         probe_batches: The first samples of the validation set (or else the test, or else the training set), pairs
             (inputs, labels) on the device, always the same.
         metrics: Measure by split at the last epoch's end, ``metrics["test"]["accuracy"]``; empty before it.
+        ranks: The processes that train together. Each calls the callbacks; the run of rank 0 is the one that is kept.
+        config: Settings of ``train``; None in loops of other libraries.
     """
 
     model: nn.Module
     step: Step
-    config: TrainConfig
     run: Run
     device: torch.device
+    seed: int = 0
     probe_batches: tuple[tuple[Tensor, Tensor], ...] = ()
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    ranks: Ranks = field(default_factory=Ranks)
+    config: TrainConfig | None = None
 
     @property
     def point(self) -> dict[str, Any]:
         """Run, seed, round, step and epoch, as columns of the tidy frame."""
         return {
             "run": self.run.name,
-            "seed": self.config.seed,
+            "seed": self.seed,
             "round": 0,
             "step": self.step.index,
             "epoch": self.step.epochs,
@@ -73,10 +79,33 @@ class Context:
         self.run.append(metric_rows({split: values}, self.point))
 
 
-Callback: TypeAlias = "Callable[[Context], Any]"
+Callback: TypeAlias = "Callable[[Context], Any] | AroundTraining | AroundUpdate"
+"""What ``train`` calls: a function of one Context, due by its attribute ``schedule`` or else after every epoch.
+
+An object may have one or both of the methods ``around_training`` and ``around_update`` beside that, or instead of it.
+"""
 
 
-def schedule_of(callback: Callback) -> Schedule:
+class AroundTraining(Protocol):
+    """A callback that wants to be there from before the first step to after the last, whatever ends training."""
+
+    def around_training(self, context: Context) -> AbstractContextManager[Any]:
+        """Entered before the model is compiled or wrapped for several processes: the time to set hooks."""
+
+
+class AroundUpdate(Protocol):
+    """A callback that watches single updates."""
+
+    schedule: Schedule
+
+    def around_update(self, context: Context) -> AbstractContextManager[Any]:
+        """Entered before, left after the update that leads to ``context.step``, where the schedule has that step.
+
+        On leaving, the parameters' ``grad`` is what the optimizer used: summed over micro-batches and ranks, clipped.
+        """
+
+
+def schedule_of(callback: Any) -> Schedule:
     """When a callback is due: by its attribute ``schedule``, else after every epoch."""
     schedule: Schedule = getattr(callback, "schedule", None) or every("1ep").schedule
     return schedule

@@ -68,7 +68,7 @@ class Loop:
         self.seconds, self.resumed_at = 0.0, time.perf_counter()
         self.unchecked: list[Tensor] = []
         self.metrics: dict[str, dict[str, float]] = {}
-        self.scheduled: list[tuple[Schedule, Callback]] = [(schedule_of(c), c) for c in self.callbacks]
+        self.scheduled: list[tuple[Schedule, Any]] = [(schedule_of(c), c) for c in self.callbacks if callable(c)]
         self.checkpoints = Every(Length.parse(self.config.checkpoint_every))
 
     def resume(self) -> None:
@@ -190,8 +190,9 @@ class Loop:
     def _context(self) -> Context:
         """This moment."""
         return Context(
-            self.model, self.step, self.config, self.run, self.device, self.probe_batches, dict(self.metrics)
-        )
+            self.model, self.step, self.run, self.device, self.config.seed, self.probe_batches, dict(self.metrics),
+            config=self.config,
+        )  # fmt: skip
 
     def _checkpoint_if_due(self) -> None:
         """Write a checkpoint where the settings ask for one, at the end, and before an interruption ends the run."""

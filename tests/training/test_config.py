@@ -39,15 +39,18 @@ def test_settings_are_frozen():
         ({"epochs": "3"}, "epochs='3': Input should be a valid integer"),
         ({"epochs": True}, "epochs=True: Input should be a valid integer"),
         ({"lr": float("nan")}, "lr=nan: Input should be a finite number"),
-        ({"optimizer": "SGD"}, "optimizer='SGD': Input should be 'sgd' or 'adam'"),
+        ({"optimizer": "SGD"}, "optimizer='SGD': Input should be 'sgd', 'adam' or 'adamw'"),
         ({"milestones": (0.7, 0.5)}, "milestones=(0.7, 0.5): must ascend"),
         ({"warmup_epochs": 1.0}, "warmup_epochs: the one-cycle schedule has its own warm-up; take 'cosine' or 'step'"),
         ({"warmup_epochs": 11.0, "schedule": "cosine"}, "warmup_epochs=11.0: must be within epochs=10"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov=True: needs optimizer='sgd' and a momentum above 0"),
-        ({"checkpoint_every": "0it"}, "checkpoint_every='0it': must be at least '1it'"),
+        (
+            {"checkpoint_every": "0it"},
+            "checkpoint_every='0it': write it as '1ep', '500it' or '10min', and at least '1it' or '0.1min'",
+        ),
         (
             {"checkpoint_every": "daily"},
-            "'daily' is no length of training; write it as '1ep', '500it' or '120ep50it'",
+            "checkpoint_every='daily': write it as '1ep', '500it' or '10min', and at least '1it' or '0.1min'",
         ),
     ],
 )

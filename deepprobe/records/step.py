@@ -1,5 +1,8 @@
 """A point in training, lengths of training in words ("1ep", "500it", "120ep50it"), and what happens when.
 
+Schedules are frozen values, equal where they are due at the same points for the same reason; ``parse_schedule`` reads
+them from words.
+
 One type for epochs and iterations follows ``foundations/step.py`` of facebookresearch/open_lth.
 """
 
@@ -8,12 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import total_ordering
+from functools import lru_cache, total_ordering
 from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
 
 from deepprobe.errors import ConfigError
 
 _LENGTH = re.compile(r"(?=[0-9])(?:(?P<epochs>[0-9]{1,9})ep)?(?:(?P<iterations>[0-9]{1,12})it)?\Z")
+_LOG = re.compile(r"(?P<first>[0-9epit]+)\.\.(?P<last>[0-9epit]+)(?:\s+x(?P<count>[0-9]{1,4}))?\Z")
+
+LOG_POINTS = 10
+"""Points of a log-spaced schedule that does not say how many."""
 
 C = TypeVar("C")
 
@@ -152,15 +161,47 @@ class At:
 
 
 @dataclass(frozen=True)
+class LogSpaced:
+    """Due at so many points from first to last, each the same ratio after the one before, rounded to whole iterations.
+
+    Points that round to the same iteration are one, so that there may be fewer; first and last are always among them.
+    """
+
+    first: Length
+    last: Length
+    count: int = LOG_POINTS
+    also_at_start: bool = False
+
+    def is_due(self, step: Step) -> bool:
+        """Whether this step is one of the points."""
+        if step.index == 0:
+            return self.also_at_start
+        ends = (length.iterations_in(step.iterations_per_epoch) for length in (self.first, self.last))
+        return step.index in _log_points(*ends, self.count)
+
+
+@lru_cache(maxsize=64)
+def _log_points(first: int, last: int, count: int) -> frozenset[int]:
+    """Iterations from first to last, evenly spaced on a logarithmic axis."""
+    return frozenset(int(i) for i in np.rint(np.geomspace(first, last, count)))
+
+
+@dataclass(frozen=True)
 class Scheduled(Generic[C]):
-    """A callback and when to call it."""
+    """A callback and when to call it; whatever else the callback has (``around_update``) is found here too."""
 
     schedule: Schedule
     callback: Callable[[C], Any]
 
     def __call__(self, context: C) -> None:
         """Call the callback, due or not; who keeps the schedule asks ``schedule`` first."""
-        self.callback(context)
+        if callable(self.callback):  # one that only has an ``around_update`` is not
+            self.callback(context)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "callback":  # a copy under way has no callback yet
+            raise AttributeError(name)
+        return getattr(self.callback, name)
 
 
 @dataclass(frozen=True)
@@ -214,3 +255,74 @@ def at(points: str) -> ScheduleDecorator:
         True
     """
     return ScheduleDecorator(At(tuple(Length.parse(point.strip()) for point in points.split(","))))
+
+
+def parse_schedule(text: str, *, also_at_start: bool = False) -> Schedule:
+    """Read a schedule in words.
+
+    ==========================  ========================================================================================
+    "1ep", "500it", "1ep50it"   each time this length of training has passed
+    "at 0,1,2,5,10ep"           at these points; a number without a unit takes that of the next point that has one
+    "at 0it,5it,1ep"            at these points
+    "log 1it..10ep"             at 10 points from first to last, evenly spaced on a logarithmic axis
+    "log 1it..10ep x8"          at 8 such points
+    "1ep +start"                also at the untrained network; so for all of these
+    ==========================  ========================================================================================
+
+    Args:
+        text: One of these; blanks around commas do not matter.
+        also_at_start: As "+start", but left to themselves are schedules that name their points ("at …").
+
+    Returns:
+        A frozen schedule; equal texts give equal ones.
+
+    Raises:
+        ConfigError: If the text is none of these forms, an interval is zero, or log-spaced points begin at zero.
+
+    Example:
+        >>> due = parse_schedule("log 1it..2ep x4 +start").is_due
+        >>> [i for i in range(201) if due(Step(i, iterations_per_epoch=100))]
+        [0, 1, 6, 34, 200]
+    """
+    try:
+        return _parsed(text, also_at_start=also_at_start)
+    except (ConfigError, AttributeError) as error:  # a value that is no text has no ``strip``
+        raise ConfigError(
+            f"{text!r} is no schedule; write it as '1ep', '500it', 'at 0,1,2,5,10ep', 'at 0it,5it,1ep' or "
+            "'log 1it..10ep x8', with ' +start' at the end for the untrained network too"
+        ) from error
+
+
+def _parsed(text: str, *, also_at_start: bool) -> Schedule:
+    """The schedule; ConfigError or AttributeError if the text is no such form."""
+    body = text.strip().removesuffix("+start").rstrip()
+    said = body != text.strip()
+    form, _, rest = body.partition(" ")
+    if form == "at":
+        points = _points([point.strip() for point in rest.split(",")])
+        return At((Length(), *points) if said and Length() not in points else points)
+    start = said or also_at_start
+    if form == "log":
+        match = _LOG.match(rest.strip())
+        if match is None:
+            raise ConfigError(rest)
+        ends = (Length.parse(match["first"]), Length.parse(match["last"]))
+        count = int(match["count"] or LOG_POINTS)
+        if Length() in ends or count < 2:
+            raise ConfigError(rest)
+        return LogSpaced(*ends, count, also_at_start=start)
+    length = Length.parse(body)
+    if length == Length():
+        raise ConfigError(body)
+    return Every(length, also_at_start=start)
+
+
+def _points(words: list[str]) -> tuple[Length, ...]:
+    """Lengths, numbers without a unit taking that of the next word that has one."""
+    lengths: list[Length] = []
+    unit = ""
+    for word in reversed(words):
+        if not word.isdecimal():
+            unit = word[-2:] if word[:-2].isdecimal() else ""
+        lengths.append(Length.parse(word + unit if word.isdecimal() else word))
+    return tuple(reversed(lengths))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deepprobe.errors import ConfigError
-from deepprobe.records.step import At, Every, Length, Step, at, every
+from deepprobe.records.step import At, Every, Length, LogSpaced, Scheduled, Step, at, every, parse_schedule
 
 
 @pytest.mark.parametrize(
@@ -72,3 +76,95 @@ def test_every_nothing_is_refused():
     with pytest.raises(ConfigError) as error:
         every("0it")
     assert str(error.value) == "every('0it'): the length must be at least '1it'; for the start alone use at('0it')"
+
+
+def due_in(text, *, until=36, per_epoch=10, **options):
+    schedule = parse_schedule(text, **options)
+    return [i for i in range(until) if schedule.is_due(Step(i, per_epoch))]
+
+
+@pytest.mark.parametrize(
+    ("text", "due"),
+    [
+        ("1ep", [10, 20, 30]),
+        ("7it", [7, 14, 21, 28, 35]),
+        ("1ep5it", [15, 30]),
+        ("1ep +start", [0, 10, 20, 30]),
+        ("7it+start", [0, 7, 14, 21, 28, 35]),
+        (" 2ep ", [20]),
+        ("at 0,1,3ep", [0, 10, 30]),
+        ("at 0, 1 ,3it", [0, 1, 3]),
+        ("at 3ep", [30]),
+        ("at 0it,5it,1ep", [0, 5, 10]),
+        ("at 2,5it,1,2ep", [2, 5, 10, 20]),
+        ("at 1ep5it,2ep", [15, 20]),
+        ("at 1ep +start", [0, 10]),
+        ("at 0,1ep +start", [0, 10]),
+        ("log 1it..2ep x2", [1, 20]),
+        ("log 1it..32it x6", [1, 2, 4, 8, 16, 32]),
+        ("log 1it..32it x6 +start", [0, 1, 2, 4, 8, 16, 32]),
+        ("log 3it..3it", [3]),
+        ("log 2ep..5it x2", [5, 20]),
+    ],
+)
+def test_a_schedule_in_words_is_due_when_it_says(text, due):
+    assert due_in(text) == due
+
+
+@given(st.integers(1, 30), st.integers(1, 300), st.integers(2, 20))
+def test_log_spaced_points_are_the_rounded_powers_of_one_ratio(first, last, count):
+    expected = {round(first * math.exp(math.log(last / first) * i / (count - 1))) for i in range(count)}
+    found = set(due_in(f"log {first}it..{last}it x{count}", until=301))
+    assert {first, last} <= found
+    assert len(found) <= count
+    # a point half-way between two iterations may go to either
+    assert all(min(abs(f - e) for e in expected) <= 1 for f in found)
+    assert len(found ^ expected) <= 2
+
+
+def test_log_spaced_points_are_ten_unless_said():
+    assert len(due_in("log 1it..1000ep", until=10_001)) == 10
+    assert parse_schedule("log 1it..10ep") == parse_schedule("log 1it..10ep x10")
+
+
+def test_the_start_is_added_to_what_repeats_and_not_to_points_that_were_named():
+    assert due_in("1ep", also_at_start=True) == [0, 10, 20, 30]
+    assert due_in("log 1it..2ep x2", also_at_start=True) == [0, 1, 20]
+    assert due_in("at 1ep", also_at_start=True) == [10]
+
+
+def test_schedules_are_values():
+    assert parse_schedule("1ep") == every("1ep").schedule == Every(Length(1))
+    assert parse_schedule("at 0,5it") == at("0it,5it").schedule == At((Length(), Length(0, 5)))
+    assert parse_schedule("log 1it..2ep x4 +start") == LogSpaced(Length(0, 1), Length(2), 4, also_at_start=True)
+    assert len({parse_schedule(t) for t in ("1ep", "1ep +start", "at 1ep", "log 1it..1ep", "log 1it..1ep x10")}) == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "often", "0it", "0ep +start", "1", "at", "at ", "at 1", "at 1ep,2", "at 1ep,,2ep", "at -1ep", "at 1.5ep",
+        "at 1,2ep3it", "log 1it", "log 0it..1ep", "log 1it..0ep", "log 1it..1ep x1", "log 1it..1ep x", "log 1..10ep",
+        "log 1it-1ep", "+start", "every 1ep", "at1ep", "1ep start", "at ٣ep", None, 3,
+    ],
+)  # fmt: skip
+def test_what_is_no_schedule_is_refused_with_the_forms_that_are_read(text):
+    with pytest.raises(ConfigError) as error:
+        parse_schedule(text)
+    assert str(error.value) == (
+        f"{text!r} is no schedule; write it as '1ep', '500it', 'at 0,1,2,5,10ep', 'at 0it,5it,1ep' or "
+        "'log 1it..10ep x8', with ' +start' at the end for the untrained network too"
+    )
+
+
+def test_a_scheduled_callback_shows_what_else_the_callback_has():
+    class AroundOnly:
+        def around_update(self, context):
+            return context
+
+    scheduled = at("3it")(AroundOnly())
+    assert scheduled.around_update("moment") == "moment"
+    assert not hasattr(scheduled, "around_training")
+    assert scheduled("moment") is None  # nothing to call, and no error
+    assert copy.deepcopy(every("1ep")(print)) == pickle.loads(pickle.dumps(every("1ep")(print)))
+    assert isinstance(copy.copy(scheduled), Scheduled)

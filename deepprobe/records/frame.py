@@ -21,6 +21,12 @@ LAYER = ("layer", "depth", "call", "tap", "view", "type", "dtype", "n_rows", "n_
 
 UNIT_COUNTS = ("n_dead", "n_constant", "n_duplicate", "n_rare", "n_nonfinite")
 
+KERNEL_MEASURES = (
+    "weight_norm", "gradient_norm", "gradient_noise", "gradient_snr", "gradient_noise_scale", "update_ratio",
+    "n_micro_batches",
+)  # fmt: skip
+"""What is measured of a kernel beside its spectrum; rows of these have no status."""
+
 TIDY = (
     *POINT, "layer", "depth", "call", "tap", "view", "type", "centred",
     "measure", "value", "low", "high", "status", "reason", "n_rows", "n_features", "dtype", "sketched",
@@ -43,7 +49,7 @@ def tidy(table: pd.DataFrame, **point: Any) -> pd.DataFrame:
     base = table.assign(**{k: v for k, v in point.items() if k not in table.columns})
     parts: list[pd.DataFrame] = []
     for centred, prefix in ((False, ""), (True, "centred_")):
-        for measure in (*_NUMBERS, *(() if centred else UNIT_COUNTS)):
+        for measure in (*_NUMBERS, *(() if centred else (*UNIT_COUNTS, *KERNEL_MEASURES))):
             if prefix + measure not in base.columns:
                 continue
             part = base.reindex(columns=[*POINT, *LAYER]).assign(
@@ -61,7 +67,11 @@ def tidy(table: pd.DataFrame, **point: Any) -> pd.DataFrame:
 
 
 def wide(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a layer call and point, from the tidy frame; the inverse of ``tidy``, in the order of the frame."""
+    """One row a layer call and point, from the tidy frame; the inverse of ``tidy``, in the order of the frame.
+
+    Rows of different measures stand side by side: where a row lacks a measure there is NaN, and counts that some row
+    lacks are float64.
+    """
     layers = frame[frame["layer"].notna()]
     keys = [*POINT, *LAYER]
     if layers.empty:
@@ -76,5 +86,7 @@ def wide(frame: pd.DataFrame) -> pd.DataFrame:
         columns = {"low": "condition_number_low", "high": "condition_number_high"}
         parts.append(part[["low", "high", "status", "reason"]].rename(columns=columns).add_prefix(name))
     table = pd.concat(parts, axis=1)
-    counts = [c for c in (*UNIT_COUNTS, "depth", "call", "n_rows", "n_features") if c in table]
+    counts = [
+        c for c in (*UNIT_COUNTS, "depth", "call", "n_rows", "n_features") if c in table and table[c].notna().all()
+    ]
     return table.astype(dict.fromkeys(counts, "int64")).reset_index(drop=True)

@@ -45,6 +45,33 @@ def test_several_points_stay_apart() -> None:
     assert wide(frame).groupby("step").size().tolist() == [3, 3]
 
 
+def gradients() -> pd.DataFrame:
+    rows = {"layer": ["layer0", "layer1"], "depth": [1, 2], "call": 1, "tap": "gradient", "view": "kernel"}
+    rows |= {"type": "Conv2d", "dtype": "float32", "n_rows": 9, "n_features": 3, "sketched": False}
+    return pd.DataFrame({**rows, "gradient_norm": [1e9, 0.3], "gradient_snr": [0.5, np.nan]})
+
+
+def test_gradients_go_there_and_back_alone() -> None:
+    frame = tidy(gradients(), run="a", seed=1, step=10, epoch=0.5, split="probe")
+    assert frame["measure"].tolist() == ["gradient_norm"] * 2 + ["gradient_snr"] * 2
+    assert frame["status"].isna().all()
+    back = wide(frame)
+    pd.testing.assert_frame_equal(back[list(gradients())], gradients(), check_dtype=False)
+
+
+def test_spectra_and_gradients_stand_in_one_frame() -> None:
+    point = {"run": "a", "seed": 1, "step": 10, "epoch": 0.5, "split": "probe"}
+    spectra, both = tidy(table(), **point), pd.concat([tidy(table(), **point), tidy(gradients(), **point)])
+    back = wide(both)
+    assert back["tap"].tolist() == ["output"] * 3 + ["gradient"] * 2
+    pd.testing.assert_frame_equal(
+        back.head(3)[list(wide(spectra))], wide(spectra), check_dtype=False
+    )  # the same numbers as without gradients beside them
+    assert back.tail(2)["gradient_norm"].tolist() == [1e9, 0.3]
+    assert back.tail(2)[["status", "condition_number", "n_dead"]].isna().all(axis=None)
+    assert back["n_rows"].dtype == "int64"
+
+
 def test_metrics_are_not_layers_and_nothing_is_nothing() -> None:
     metrics = pd.DataFrame({"run": ["a"], "measure": ["loss"], "value": [1.0]}).reindex(columns=list(TIDY))
     assert wide(metrics).empty

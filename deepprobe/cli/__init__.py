@@ -34,6 +34,7 @@ examples:
   deepprobe models 'resnet*'
   deepprobe probe resnet20 --data digits
   deepprobe train plainnet56 resnet56 --data digits --epochs 8 --probe-every 1ep --out runs
+  deepprobe train --resume runs
   deepprobe report runs --html report.html
 
 deepprobe VERB --help says what a verb takes; deepprobe --version says the version.
@@ -82,6 +83,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    """Say in one line on stderr what went wrong."""
-    print(f"deepprobe: {' '.join(message.split())}", file=sys.stderr)
+    """Say in one line on stderr what went wrong, and in which of the processes that torchrun started."""
+    rank = os.environ.get("RANK", "")
+    print(f"deepprobe{f' (rank {rank})' if rank else ''}: {' '.join(message.split())}", file=sys.stderr)
     return code

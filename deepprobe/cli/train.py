@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 from tyro.conf import Positional
 
+from deepprobe.cli.job import Job, load_data, outcome, train_one
 from deepprobe.cli.options import STRICT, parse, read_toml
-from deepprobe.cli.subject import build, check_model, load_split, model_options
+from deepprobe.cli.resume import kept_settings, refuse_others, runs_to_resume
+from deepprobe.cli.subject import check_model, model_options
 from deepprobe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from deepprobe.data import ImageSet
-    from deepprobe.runs import Run
-    from deepprobe.training.context import Callback
 
 View = Literal["samples", "channels", "pooled", "hosvd1", "hosvd2", "hosvd3", "tokens"]
 Tap = Literal["input", "output", "block"]
@@ -37,6 +36,8 @@ class TrainOptions:
       deepprobe train plainnet56 resnet56 --seeds 0 1 2 --probe-every 1ep --out runs
       deepprobe train resnet56 --data cifar10 --data-dir ~/data --augmentation pad-crop-flip --lr 0.1
       deepprobe train --config study.toml --lr 0.05
+      deepprobe train --resume runs/resnet56-seed0
+      torchrun --nproc-per-node 2 -m deepprobe train resnet56 --data cifar10 --out runs
     """
 
     __pydantic_config__ = STRICT
@@ -45,6 +46,8 @@ class TrainOptions:
     """Names of models (deepprobe models lists them)."""
     config: Path | None = None
     """TOML file of options, named as here; what stands on the command line wins."""
+    resume: Path | None = None
+    """A run, or a folder of runs: go on with each that is not complete, with the settings it was begun with."""
     out: Path = Path("runs")
     """Folder for the runs."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
@@ -64,8 +67,10 @@ class TrainOptions:
     epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Passes over the training data."""
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
-    """Samples an update."""
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Samples an update, over all processes."""
+    micro_batches: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Parts in which each batch is computed, their gradients summed: less memory for the same update."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """Optimizer."""
     lr: Annotated[float, Field(gt=0, le=1e6)] = 0.02
     """Learning rate; the highest one where the schedule changes it."""
@@ -74,7 +79,7 @@ class TrainOptions:
     nesterov: bool = False
     """Nesterov's form of momentum."""
     weight_decay: Annotated[float, Field(ge=0, le=1e3)] = 1e-4
-    """L2 penalty on every parameter."""
+    """L2 penalty on every parameter; with adamw, decay beside the gradient."""
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = "one-cycle"
     """How the learning rate changes."""
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
@@ -96,11 +101,15 @@ class TrainOptions:
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Threads of the CPU; torch decides by default. Small images are often fastest with 1."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of training; probes always use fp32."""
+    """Arithmetic of training and evaluation; probes always use fp32."""
     channels_last: bool = False
     """Keep channels innermost in memory; often faster."""
+    compile: bool = False
+    """Compile the network for training (torch.compile); evaluation and probes stay eager."""
     checkpoint_every: str = "1ep"
-    """Between checkpoints: 1ep, 500it."""
+    """Between checkpoints: 1ep, 500it, 10min."""
+    checkpoints_kept: Annotated[int, Field(ge=1, le=1_000_000)] = 2
+    """How many checkpoints stay, the last ones."""
 
     probe_every: str | None = None
     """Between probes: 1ep, 100it, 1ep50it; none by default."""
@@ -126,39 +135,56 @@ def options_from(words: Sequence[str]) -> TrainOptions:
     """Options from the words, on top of those of the file that ``--config`` names.
 
     Raises:
-        ConfigError: If the file is wrong, or no model is named.
+        ConfigError: If the file is wrong, or no model is named and nothing is to be resumed.
         SystemExit: As ``parse``.
     """
     options = parse(TrainOptions, words, verb="train")
-    if options.config is not None:
+    if options.config is not None and options.resume is None:
         options = parse(TrainOptions, words, verb="train", defaults=read_toml(options.config, TrainOptions))
-    if not options.models:
+    if not options.models and options.resume is None:
         raise ConfigError("no model was named; write deepprobe train MODEL …, and see deepprobe models")
     return options
 
 
+def jobs_from(words: Sequence[str]) -> list[Job]:
+    """The runs that the words ask for: models × seeds, or those that ``--resume`` finds.
+
+    Raises:
+        ConfigError: As ``options_from``; or if what was kept of a run's command is wrong, or is not to be changed.
+        RunError: If what is to be resumed is no run, or is damaged.
+        SystemExit: As ``parse``.
+    """
+    options = options_from(words)
+    if options.resume is None:
+        models, seeds = dict.fromkeys(options.models), dict.fromkeys(options.seeds)
+        return [Job(model, seed, f"{model}-seed{seed}", options) for seed in seeds for model in models]
+    return [_resumed(path, words) for path in runs_to_resume(options.resume)]
+
+
+def _resumed(path: Path, words: Sequence[str]) -> Job:
+    """What a run was begun with, as far as the words leave it so."""
+    kept = kept_settings(path, TrainOptions)
+    options = parse(TrainOptions, words, verb="train", defaults={**kept, "out": path.parent})
+    refuse_others(path, asked=options, kept=TrainOptions(**kept, out=path.parent, resume=options.resume))
+    return Job(options.models[0], options.seeds[0], path.name, options)
+
+
 def run(words: Sequence[str]) -> None:
     """Train every model with every seed; complete runs are skipped."""
-    options = options_from(words)
+    jobs = jobs_from(words)
     flush_denormals()
-    if options.threads is not None:
-        import torch
-
-        torch.set_num_threads(options.threads)
-    models, seeds = dict.fromkeys(options.models), dict.fromkeys(options.seeds)
-    plan = [(model, seed) for seed in seeds for model in models]
-    data = Data(
-        load_split(options.data, "train", options, limit=options.limit), load_split(options.data, "test", options)
-    )
-    for model in models:  # a wrong name or option is told before the first hour, not after it
-        check_model(model, data.train, options=model_options(options.model_options))
+    says_something = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one speaks
+    for job in jobs:  # a wrong name or option is told before the first hour, not after it
+        if not job.is_done:
+            check_model(job.model, load_data(job).train, options=model_options(job.options.model_options))
     started = time.monotonic()
-    for position, (model, seed) in enumerate(plan, start=1):
-        outcome = _train_one(model, seed, options, data)
-        if not options.quiet:
-            share = position / len(plan)
+    for position, job in enumerate(jobs, start=1):
+        done = train_one(job, quiet=job.options.quiet or not says_something)
+        if says_something and not job.options.quiet:
+            share = position / len(jobs)
             left = (time.monotonic() - started) * (1 - share) / share
-            print(f"{outcome}  ({position} of {len(plan)}{f', about {left / 60:.0f} min left' if left > 60 else ''})")
+            words_left = f", about {left / 60:.0f} min left" if left > 60 else ""
+            print(f"{outcome(job, done)}  ({position} of {len(jobs)}{words_left})", flush=True)
 
 
 def flush_denormals() -> None:
@@ -169,80 +195,3 @@ def flush_denormals() -> None:
     import torch
 
     torch.set_flush_denormal(True)
-
-
-@dataclass(frozen=True)
-class Data:
-    """Both splits of a data set.
-
-    Attributes:
-        train: Images to train on.
-        test: Images to look at.
-    """
-
-    train: ImageSet
-    test: ImageSet
-
-
-def _train_one(model: str, seed: int, options: TrainOptions, data: Data) -> str:
-    """One run, or the one that is there already; what came of it in one line."""
-    name = f"{model}-seed{seed}"
-    was_there = (options.out / name).is_dir()
-    from deepprobe.training import TrainConfig, train
-
-    given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if hasattr(options, f.name)}
-    done = train(
-        build(model, data.train, seed=seed, options=model_options(options.model_options)),
-        data.train.tensors(),
-        test_set=data.test.tensors(),
-        config=TrainConfig(**given, seed=seed),
-        callbacks=_probes(seed, options, data),
-        out=options.out,
-        name=name,
-        about={"data": _data_settings(options, data), "probe": _probe_settings(options), "denormals": "flushed"},
-        quiet=options.quiet,
-    )
-    return f"{name}: {done.status}{_accuracy(done)}{', was there already' if was_there else ''}"
-
-
-def _accuracy(run: Run) -> str:
-    """Last test accuracy of a run in words, and why it stopped early if it did."""
-    metrics = run.metrics()
-    found = metrics[(metrics["split"] == "test") & (metrics["measure"] == "accuracy")]["value"]
-    accuracy = f", test accuracy {found.iloc[-1]:.1%}" if len(found) else ""
-    return f"{accuracy}{f' ({run.message})' if run.message else ''}"
-
-
-def _probes(seed: int, options: TrainOptions, data: Data) -> list[Callback]:
-    """The probes of one run, none where none were asked for."""
-    if options.probe_every is None or seed not in (options.probe_seeds or options.seeds):
-        return []
-    from deepprobe.integrations import ProbeCallback
-
-    images, labels = data.test.take(options.probe_samples).tensors()
-    return [
-        ProbeCallback(
-            every=options.probe_every,
-            batches=[(images, labels)],
-            layers=options.layers or None,
-            tap=options.tap,
-            view=options.view,
-            rows=options.rows,
-            replay=options.replay,
-        )
-    ]
-
-
-def _data_settings(options: TrainOptions, data: Data) -> dict[str, Any]:
-    """Which data, as plain values."""
-    return {"name": options.data, "source": data.train.source, "input_size": options.input_size}
-
-
-def _probe_settings(options: TrainOptions) -> dict[str, Any]:
-    """What is probed, as plain values: part of what a run is."""
-    if options.probe_every is None:
-        return {}
-    names = ["probe_every", "probe_samples", "probe_seeds", "layers", "tap", "view", "rows"]
-    names += ["replay"] if options.replay else []  # left out where it is not asked for, as in runs from before it
-    values = {name.removeprefix("probe_"): getattr(options, name) for name in names}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

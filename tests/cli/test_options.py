@@ -6,15 +6,16 @@ import string
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deepprobe.cli.job import _probe_settings
 from deepprobe.cli.options import LARGEST_FILE, checked, parse, read_toml
 from deepprobe.cli.subject import model_options
-from deepprobe.cli.train import TrainOptions, _probe_settings, options_from
+from deepprobe.cli.train import TrainOptions, options_from
 from deepprobe.errors import ConfigError
 
 
@@ -185,8 +186,10 @@ def test_training_options_are_those_of_the_trainer() -> None:
 
     ours = {f.name: f.default for f in fields(TrainOptions)}
     theirs = {f.name: f.default for f in fields(TrainConfig)}  # type: ignore[arg-type]
+    typed, checked_there = (get_type_hints(cls, include_extras=True) for cls in (TrainOptions, TrainConfig))
     for name in set(theirs) - {"seed", "on_nonfinite"}:
         assert ours[name] == theirs[name], name
+        assert name in {"device", "milestones"} or typed[name] == checked_there[name], name
 
 
 def test_a_replay_is_part_of_what_a_run_is() -> None:

@@ -1,0 +1,184 @@
+"""One run of ``deepprobe train``: its network, its images, its probes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepprobe.cli.subject import build, load_split, model_options
+
+if TYPE_CHECKING:
+    from deepprobe.cli.train import TrainOptions
+    from deepprobe.data import ImageSet
+    from deepprobe.runs import Run
+    from deepprobe.training.context import Callback
+
+NOT_OF_A_RUN = ("config", "resume", "out", "quiet")
+"""Options that are not kept with a run: where they came from, where it lies, what is shown."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to make or to go on with.
+
+    Attributes:
+        model: Name of the network.
+        seed: Seed of the run.
+        name: Name of the run, a folder in ``options.out``.
+        options: Everything else.
+    """
+
+    model: str
+    seed: int
+    name: str
+    options: TrainOptions
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.options.out / self.name
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is to be resumed and has come to its end; RunError if it is damaged."""
+        if self.options.resume is None:
+            return False
+        from deepprobe.runs import open_run
+        from deepprobe.runs.run import FINAL
+
+        return open_run(self.path).status in FINAL
+
+    @property
+    def command(self) -> dict[str, Any]:
+        """The options that make this run alone, as plain values."""
+        kept = {k: v for k, v in asdict(self.options).items() if k not in NOT_OF_A_RUN}
+        place = self.options.data_dir
+        kept |= {"models": (self.model,), "seeds": (self.seed,), "data_dir": None if place is None else place.resolve()}
+        return {name: _plain(value) for name, value in kept.items()}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Both splits of a data set.
+
+    Attributes:
+        train: Images to train on.
+        test: Images to look at.
+    """
+
+    train: ImageSet
+    test: ImageSet
+
+
+def load_data(job: Job) -> Data:
+    """Both splits that a run is given; errors as ``load_dataset``."""
+    options = job.options
+    return _load(options.data, options.data_dir, options.input_size, options.limit)
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, data_dir: Path | None, input_size: int | None, limit: int | None) -> Data:
+    """Both splits of a data set; the last ones are kept, because the next run mostly needs the same."""
+    where = _Where(data_dir, input_size)
+    return Data(load_split(name, "train", where, limit=limit), load_split(name, "test", where))
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Where data lie and what size they get."""
+
+    data_dir: Path | None
+    input_size: int | None
+
+
+def train_one(job: Job, *, quiet: bool) -> tuple[Run, bool]:
+    """Train one network; one that is to be resumed and has come to its end is only opened.
+
+    Args:
+        job: What to train.
+        quiet: Show no progress.
+
+    Returns:
+        The run, and whether its folder was there already; errors as ``train``.
+    """
+    options = job.options
+    if job.is_done:
+        from deepprobe.runs import open_run
+
+        return open_run(job.path), True
+    from deepprobe.training import TrainConfig, train
+
+    data = load_data(job)
+    was_there = job.path.is_dir()
+    if options.threads is not None:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if hasattr(options, f.name)}
+    done = train(
+        build(job.model, data.train, seed=job.seed, options=model_options(options.model_options)),
+        data.train.tensors(),
+        test_set=data.test.tensors(),
+        config=TrainConfig(**given, seed=job.seed),
+        callbacks=_probes(job, data),
+        out=options.out,
+        name=job.name,
+        about={"data": _data_settings(options, data), "probe": _probe_settings(options), "denormals": "flushed"},
+        command=job.command,
+        quiet=quiet,
+    )
+    return done, was_there
+
+
+def outcome(job: Job, done: tuple[Run, bool]) -> str:
+    """What came of a run in one line."""
+    run, was_there = done
+    metrics = run.metrics()
+    found = metrics[(metrics["split"] == "test") & (metrics["measure"] == "accuracy")]["value"]
+    accuracy = f", test accuracy {found.iloc[-1]:.1%}" if len(found) else ""
+    why = f" ({run.message})" if run.message else ""
+    return f"{job.name}: {run.status}{accuracy}{why}{', was there already' if was_there else ''}"
+
+
+def _probes(job: Job, data: Data) -> list[Callback]:
+    """The probes of one run, none where none were asked for."""
+    options = job.options
+    if options.probe_every is None or job.seed not in (options.probe_seeds or options.seeds):
+        return []
+    from deepprobe.integrations import ProbeCallback
+
+    images, labels = data.test.take(options.probe_samples).tensors()
+    return [
+        ProbeCallback(
+            every=options.probe_every,
+            batches=[(images, labels)],
+            layers=options.layers or None,
+            tap=options.tap,
+            view=options.view,
+            rows=options.rows,
+            replay=options.replay,
+        )
+    ]
+
+
+def _data_settings(options: TrainOptions, data: Data) -> dict[str, Any]:
+    """Which data, as plain values."""
+    return {"name": options.data, "source": data.train.source, "input_size": options.input_size}
+
+
+def _probe_settings(options: TrainOptions) -> dict[str, Any]:
+    """What is probed, as plain values: part of what a run is."""
+    if options.probe_every is None:
+        return {}
+    names = ["probe_every", "probe_samples", "probe_seeds", "layers", "tap", "view", "rows"]
+    names += ["replay"] if options.replay else []  # left out where it is not asked for, as in runs from before it
+    return {name.removeprefix("probe_"): _plain(getattr(options, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    """A value of an option as JSON has it."""
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value

@@ -46,6 +46,54 @@ def evaluating(model: nn.Module, *, device: torch.device | str | None = None) ->
             model.to(home)
 
 
+@contextmanager
+def differentiating(
+    model: nn.Module, *, device: torch.device | str | None = None, seed: int = 0
+) -> Iterator[nn.Module]:
+    """The plain eager model as it trains, with gradients, without autocast or TF32; all restored on the way out.
+
+    Modes stay as they are where the model is in training mode (what a person froze stays frozen), else all become so.
+    Buffers (running statistics) are put back bit for bit, and so are random states and the ``.grad`` fields.
+
+    Args:
+        model: Any module; wrappers are looked through.
+        device: Where to run; by default where the model's parameters are.
+        seed: Of what the model draws (dropout).
+
+    Yields:
+        The unwrapped model.
+    """
+    model = unwrapped(model)
+    modes = {module: module.training for module in model.modules()}
+    compiled = any(_is_compiled(module) for module in modes)
+    home = device_of(model)
+    target = home if device is None else torch.device(device)
+    held = [(module, dict(module._buffers)) for module in modes]
+    kept = {id(b): (b, b.detach().clone()) for _, buffers in held for b in buffers.values() if b is not None}
+    grads = [(parameter, parameter.grad) for parameter in model.parameters()]
+    try:
+        if not model.training:
+            model.train()
+        if target != home:
+            model.to(target)
+        eager = _eager() if compiled else nullcontext()
+        with preserved_random_states(), full_precision(target), torch.enable_grad(), eager:
+            torch.manual_seed(seed)
+            yield model
+    finally:
+        if target != home:
+            model.to(home)
+        for module, mode in modes.items():
+            module.training = mode
+        for module, buffers in held:
+            module._buffers.update(buffers)
+        with torch.no_grad():
+            for buffer, value in kept.values():
+                buffer.copy_(value)
+        for parameter, grad in grads:
+            parameter.grad = grad
+
+
 def _is_compiled(module: nn.Module) -> bool:
     """Whether a module inside the model was compiled, as ``torch.compile(module)`` or ``module.compile()``."""
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None

@@ -2,7 +2,16 @@
 
 from deepprobe.hooks.capture import capture
 from deepprobe.probes.calls import condition_numbers, spectra
+from deepprobe.probes.gradients import gradient_signal
 from deepprobe.probes.probe import Probe
 from deepprobe.probes.weights import weight_spectra, weight_table
 
-__all__ = ["Probe", "capture", "condition_numbers", "spectra", "weight_spectra", "weight_table"]
+__all__ = [
+    "Probe",
+    "capture",
+    "condition_numbers",
+    "gradient_signal",
+    "spectra",
+    "weight_spectra",
+    "weight_table",
+]

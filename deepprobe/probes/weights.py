@@ -15,7 +15,6 @@ from tqdm.auto import tqdm
 from deepprobe.hooks.kernels import Kernel, kernels
 from deepprobe.linalg.factor import Factor
 from deepprobe.measures.conditioning import Subject, spectrum
-from deepprobe.probes.cell import as_array, no_rows
 from deepprobe.probes.probe import one_blas_thread
 from deepprobe.records.spectrum import ARITHMETIC_ROUNDOFF, Spectrum, Units
 
@@ -89,24 +88,23 @@ def weight_table(model: nn.Module, layers: LayerSelection = None, *, progress: b
 
 def table_of(found: dict[str, Spectrum]) -> pd.DataFrame:
     """One row a kernel, with its norm."""
-    return pd.DataFrame([s.row() | {"weight_norm": _norm(s)} for s in found.values()])
-
-
-def _norm(s: Spectrum) -> float:
-    """‖W‖_F; NaN where W is not finite."""
-    return float("nan") if s.units.n_nonfinite else s.frobenius
+    return pd.DataFrame([s.row() | {"weight_norm": s.frobenius} for s in found.values()])
 
 
 def _spectrum(kernel: Kernel) -> Spectrum:
     """Spectrum of one kernel."""
     n, d = kernel.matrix_shape
     parts = matrices(kernel)
-    subject = Subject(dtype=str(kernel.parameter.dtype).removeprefix("torch."), view="kernel", call=kernel.call)
+    dtype = str(kernel.parameter.dtype).removeprefix("torch.")
     bad = ~np.isfinite(parts)
     if bad.any():
         units = Units(n_nonfinite=int(bad.sum()), first_nonfinite=int(np.flatnonzero(bad.any(axis=1))[0]))
-        return replace(spectrum(no_rows(d), replace(subject, units=units)), centred=None, n_rows=n)
-    found = replace(spectrum(_factor(parts, n, d), subject), centred=None)
+        return Spectrum(
+            singular_values=np.zeros(0), n_rows=n, n_features=d, dtype=dtype, frobenius=float("nan"), call=kernel.call,
+            view="kernel", rank_bound=d, units=units,
+        )  # fmt: skip
+    found = spectrum(_factor(parts, n, d), Subject(dtype=dtype, view="kernel", call=kernel.call))
+    found = replace(found, centred=None)
     return found if kernel.groups == 1 else replace(found, condition_number_null=float("nan"))
 
 
@@ -119,7 +117,7 @@ def matrices(kernel: Kernel) -> NDArray[np.float64]:
     else:
         outputs = len(weight) // groups
         blocks = weight
-    array = as_array(blocks.reshape(groups, outputs, -1)).astype(np.float64)
+    array = blocks.reshape(groups, outputs, -1).cpu().double().numpy()  # not every device has float64
     return array.transpose(0, 2, 1) if array.shape[2] >= array.shape[1] else array
 
 

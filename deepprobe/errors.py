@@ -9,8 +9,10 @@ DeepprobeError
 │   └── MissingDataError (FileNotFoundError)  the files of a data set are not there
 ├── RunError             (ValueError)         a run folder is damaged or belongs to something else
 │   └── CheckpointError  (ValueError)         a checkpoint is damaged, hostile or of another model
+├── MissingPackageError  (ImportError)        something asked for needs a package that an extra installs
 ├── NonFiniteError       (ArithmeticError)    training met NaN or infinity
-└── OutOfMemoryError     (MemoryError)        a device has too little memory for a step of training
+├── OutOfMemoryError     (MemoryError)        a device has too little memory for a step of training
+└── RankLostError        (RuntimeError)       another process that trains the same network ended
 """
 
 from __future__ import annotations
@@ -58,12 +60,20 @@ class CheckpointError(RunError):
     """A checkpoint is damaged, hostile, or holds the weights of another model."""
 
 
+class MissingPackageError(DeepprobeError, ImportError):
+    """A package that deepprobe works with, but does not need, is not installed; the message says how to get it."""
+
+
 class NonFiniteError(DeepprobeError, ArithmeticError):
     """Training met NaN or infinity; the message gives the step and where it first stood."""
 
 
 class OutOfMemoryError(DeepprobeError, MemoryError):
     """A step of training does not fit into memory; the message gives batch, model and settings to try."""
+
+
+class RankLostError(DeepprobeError, RuntimeError):
+    """Another process that trains the same network ended; its own message says why."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -14,7 +14,8 @@ CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CORE = {r.name: r for r in map(Requirement, PROJECT["dependencies"])}
-EXTRAS = {r.name.lower(): r for group in PROJECT["optional-dependencies"].values() for r in map(Requirement, group)}
+GROUPS = {name: list(map(Requirement, group)) for name, group in PROJECT["optional-dependencies"].items()}
+EXTRAS = {r.name.lower(): r for group in GROUPS.values() for r in group if r.name != "deepprobe"}
 
 
 def pins() -> dict[str, Requirement]:
@@ -51,6 +52,13 @@ def test_constraints_pin_every_requirement_within_its_bounds() -> None:
 def test_every_requirement_has_a_lower_bound() -> None:
     for requirement in (CORE | EXTRAS).values():
         assert any(spec.operator == ">=" for spec in requirement.specifier), requirement
+
+
+def test_the_checks_bring_every_extra() -> None:
+    (own,) = [r for r in GROUPS["dev"] if r.name == "deepprobe"]
+    trackers = {r.name for r in GROUPS["trackers"]}
+    assert own.extras | {"dev", "tensorboard"} == set(GROUPS)
+    assert {r.name for r in GROUPS["tensorboard"]} < trackers
 
 
 def test_the_constraints_are_what_runs_here() -> None:

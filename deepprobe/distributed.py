@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from deepprobe.errors import ConfigError
+from deepprobe.errors import ConfigError, RankLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others: longer than the slowest probe pass, and not for ever."""
+
+_SAYS_LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
 
     Raises:
         ConfigError: If torch was built without distributed training, or the others do not answer.
+        RankLostError: If one of the others ends.
     """
     ranks = current_ranks()
     if not ranks.is_alone or not started_by_torchrun():
@@ -158,6 +161,10 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
         raise ConfigError(f"the processes of torchrun did not find each other: {error}") from error
     try:
         yield current_ranks()
+    except RuntimeError as error:
+        if not any(word in str(error) for word in _SAYS_LOST):
+            raise
+        raise RankLostError("another process of this training ended; its own message says why") from error
     finally:
         dist.destroy_process_group()
 

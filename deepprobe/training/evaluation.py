@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
+from deepprobe.distributed import Ranks
 from deepprobe.errors import ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from torch import Tensor, nn
 
     from deepprobe.training.stream import Data
 
-from deepprobe.training.stream import fixed_batches
+from deepprobe.training.stream import fixed_batches, is_pair
 
 
 class Tally:
-    """Running sums of what a classifier said; nothing leaves the device before ``read``."""
+    """Running sums of what a classifier said; nothing leaves the device before it is read."""
 
     def __init__(self) -> None:
         self.n_samples = 0
@@ -41,14 +43,35 @@ class Tally:
         """
         predicted = logits.argmax(dim=1)
         classes = torch.arange(logits.shape[1], device=logits.device)
-        counts = (predicted[:, None] == classes).sum(dim=0)
-        labelled = (labels[:, None] == classes).sum(dim=0)
-        correct = (predicted == labels).sum()
-        total = loss.detach().double() * len(labels)
-        self.n_samples += len(labels)
-        self._loss = total if self._loss is None else self._loss + total
+        self._add(
+            len(labels),
+            loss.detach().double() * len(labels),
+            (predicted == labels).sum(),
+            (predicted[:, None] == classes).sum(dim=0),
+            (labels[:, None] == classes).sum(dim=0),
+        )
+
+    def merge(self, other: Tally) -> None:
+        """Add all that another tally was given."""
+        sums = (other._loss, other._correct, other._predicted, other._labelled)
+        if not any(part is None for part in sums):
+            self._add(other.n_samples, *(part for part in sums if part is not None))
+
+    def over(self, ranks: Ranks) -> Tally:
+        """What all ranks were given, on every rank; collective."""
+        if ranks.is_alone:
+            return self
+        merged = Tally()
+        for state in ranks.gather(self.state()):
+            merged.merge(Tally.of_state(state, device=torch.device("cpu")))
+        return Tally.of_state(ranks.broadcast(merged.state()), device=torch.device("cpu"))
+
+    def _add(self, n_samples: int, loss: Tensor, correct: Tensor, predicted: Tensor, labelled: Tensor) -> None:
+        """Add sums."""
+        self.n_samples += n_samples
+        self._loss = loss if self._loss is None else self._loss + loss
         self._correct = correct if self._correct is None else self._correct + correct
-        self._predicted = counts if self._predicted is None else self._predicted + counts
+        self._predicted = predicted if self._predicted is None else self._predicted + predicted
         self._labelled = labelled if self._labelled is None else self._labelled + labelled
 
     def read(self) -> dict[str, float]:
@@ -68,9 +91,9 @@ class Tally:
         }
 
     def state(self) -> dict[str, Tensor | int | None]:
-        """The sums as plain values, for a checkpoint within an epoch."""
+        """The sums as plain values on the CPU, for a checkpoint within an epoch."""
         sums = {"loss": self._loss, "correct": self._correct, "predicted": self._predicted, "labelled": self._labelled}
-        return {"n_samples": self.n_samples, **sums}
+        return {"n_samples": self.n_samples, **{k: None if v is None else v.cpu() for k, v in sums.items()}}
 
     @classmethod
     def of_state(cls, state: dict[str, Tensor | int | None], *, device: torch.device) -> Tally:
@@ -85,7 +108,13 @@ class Tally:
 
 
 def evaluate(
-    model: nn.Module, data: Data, *, device: torch.device | None = None, batch_size: int = 256
+    model: nn.Module,
+    data: Data,
+    *,
+    device: torch.device | None = None,
+    batch_size: int = 256,
+    precision: str = "fp32",
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """Loss and accuracy of a classifier on held-out data, in evaluation mode.
 
@@ -94,6 +123,9 @@ def evaluate(
         data: Two tensors (inputs, labels), or an iterable of such batches.
         device: Where to; by default where the model's first parameter is.
         batch_size: Samples a forward pass, where the data are tensors.
+        precision: "fp32", or "bf16" for autocast.
+        ranks: Processes that share the work, if there are several: each takes its part of every batch of two tensors,
+            or what its own iterable gives it. All get the same answer.
 
     Returns:
         ``loss`` (mean cross-entropy, no label smoothing), ``accuracy``, ``n_predicted_classes``,
@@ -105,13 +137,20 @@ def evaluate(
     if device is None:
         parameter = next(model.parameters(), None)
         device = torch.device("cpu") if parameter is None else parameter.device
+    ranks = Ranks() if ranks is None else ranks
     tally = Tally()
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad(), arithmetic(device, precision):
         for x, y in fixed_batches(data, device=device, batch_size=batch_size):
-            if len(x):
-                logits = model(x)
-                tally.add(logits, y, loss=classification_loss(logits, y))
-    return tally.read()
+            part = ranks.share(len(x)) if is_pair(data) else slice(None)
+            if len(x[part]):
+                logits = model(x[part])
+                tally.add(logits, y[part], loss=classification_loss(logits, y[part]))
+    return tally.over(ranks).read()
+
+
+def arithmetic(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Context of the arithmetic of a forward pass: as the tensors have it, or bfloat16 where autocast allows it."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def classification_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

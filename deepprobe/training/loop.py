@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+import math
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from warnings import warn
 
 import torch
-from tqdm.auto import tqdm
 
-from deepprobe.errors import CheckpointError, ConfigError, RunError
-from deepprobe.records.step import Every, Length, Step
-from deepprobe.runs import FolderRun
-from deepprobe.training.checkpoint import Checkpoint, load_checkpoint, put_weights, save_checkpoint
+from deepprobe.errors import CheckpointError, OutOfMemoryError
+from deepprobe.records.step import Step
+from deepprobe.training.checkpoint import Checkpoint, put_weights
+from deepprobe.training.checkpoints import Checkpoints
 from deepprobe.training.context import Context, metric_rows, schedule_of
-from deepprobe.training.evaluation import Tally, classification_loss, evaluate
+from deepprobe.training.evaluation import Tally, evaluate
 from deepprobe.training.learning_rate import learning_rate
 from deepprobe.training.nonfinite import all_finite, first_nonfinite
+from deepprobe.training.progress import Progress
 from deepprobe.training.random_state import random_state, restore_random_state
+from deepprobe.training.update import Updater
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
+    from deepprobe.distributed import Ranks
     from deepprobe.records.step import Schedule
     from deepprobe.runs import Run
     from deepprobe.training.config import TrainConfig
     from deepprobe.training.context import Callback
     from deepprobe.training.interruption import Interruption
-    from deepprobe.training.stream import Data, Stream
+    from deepprobe.training.stream import Data, Part, Stream
 
-CHECKPOINTS = "checkpoints"
-CHECKPOINTS_KEPT = 2
 CHECKED_AT_ONCE, CHECKED_AT_ONCE_ON_CPU = 50, 1
 """Losses looked at together: looking costs a GPU its queue, and a CPU nothing. An epoch's end looks at the rest."""
 FINAL = ("complete", "diverged")
@@ -58,67 +59,70 @@ class Loop:
     probe_batches: tuple[tuple[Tensor, Tensor], ...]
     about: dict[str, Any]
     interruption: Interruption
+    ranks: Ranks
 
     def __post_init__(self) -> None:
-        self.optimizer = _optimizer(self.model, self.config)
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.update = Updater(self.model, self.config, device=self.device, ranks=self.ranks)
         self.step = Step(0, self.stream.n_batches)
         self.last = self.config.epochs * self.stream.n_batches
         self.tally = Tally()
-        self.seconds, self.resumed_at = 0.0, time.perf_counter()
-        self.unchecked: list[Tensor] = []
+        self.seconds, self.callback_seconds, self.resumed_at = 0.0, 0.0, time.perf_counter()
+        self.unchecked: list[Tensor] = []  # inputs of the updates whose losses nobody has looked at
         self.metrics: dict[str, dict[str, float]] = {}
         self.scheduled: list[tuple[Schedule, Any]] = [(schedule_of(c), c) for c in self.callbacks if callable(c)]
-        self.checkpoints = Every(Length.parse(self.config.checkpoint_every))
+        self.watching: list[tuple[Schedule, Any]] = [
+            (schedule_of(c), c) for c in self.callbacks if hasattr(c, "around_update")
+        ]
+        self.checkpoints = Checkpoints(self.run, self.config, about=self.about)
+        self.checked_at_once = CHECKED_AT_ONCE_ON_CPU if self.device.type == "cpu" else CHECKED_AT_ONCE
 
     def resume(self) -> None:
         """Take up the last checkpoint, if there is one; what a killed process wrote after it goes."""
-        if not isinstance(self.run, FolderRun):
-            return
-        listed = self.run.files(CHECKPOINTS)
-        files = [name for name in listed if (self.run.path / name).exists()]
-        if files:
-            self._restore(_newest(self.run, files), origin=str(self.run.path / files[-1]))
-        if self.run.status not in FINAL:
-            self.run.forget(*(name for name in listed if name not in files))
-            self.run.rewind(self.step.index if files else -1)
+        found = self.ranks.broadcast(self.checkpoints.newest() if self.ranks.is_main else None)
+        if found is not None:
+            self._restore(*found)
+        if self.run.status not in FINAL and self.ranks.is_main:
+            self.checkpoints.rewind_run(self.step.index if found is not None else -1)
             self.run.set_status("running")
 
     def run_to_the_end(self, *, quiet: bool) -> None:
         """Train until the last step, divergence or an interruption."""
-        self.model.train()
-        bar = tqdm(
-            total=self.last, initial=self.step.index, unit="step", desc=self.run.name, disable=True if quiet else None,
-            dynamic_ncols=True,
-        )  # fmt: skip
         try:
-            with bar:
+            with ExitStack() as stack:
+                for callback in self.callbacks:
+                    if hasattr(callback, "around_training"):
+                        stack.enter_context(callback.around_training(self._context()))
+                self.update.wrap()
+                self.model.train()
+                quiet = quiet or not self.ranks.is_main
+                progress = stack.enter_context(Progress.shown(self.run.name, self.step, last=self.last, quiet=quiet))
                 if self.step.index == 0:
                     self._call_back()
                 while self.step.index < self.last:
-                    self._epoch(bar)
+                    self._epoch(progress)
         except _Diverged as diverged:
             self._measure()
             self.run.set_status("diverged", str(diverged))
             return
         self.run.set_status("complete")
 
-    def _epoch(self, bar: Any) -> None:
+    def _epoch(self, progress: Progress) -> None:
         """Train to the end of the epoch under way."""
         self.resumed_at = time.perf_counter()
-        for x, y in self.stream.batches(self.step.epoch, skip=self.step.iteration):
-            self._update(x, y)
+        for part in self.stream.batches(self.step.epoch, skip=self.step.iteration):
+            self._update(part)
             self.step = self.step.next()
-            if self.step.ends_epoch:
-                self._check_losses(x, newest=self.step.index - 1)
+            looking = len(self.unchecked) >= self.checked_at_once or self.step.ends_epoch
+            if looking:
+                self._check_losses()
             with self._clock_stopped():
                 if self.step.ends_epoch:
                     self._measure()
-                    bar.set_postfix(_postfix(self.metrics))
+                    progress.epoch(self.step, self.metrics)
                 self._call_back()
-                self._checkpoint_if_due()
-                bar.update()
-            if self.interruption.requested and self.step.index < self.last:
+                stopping = self._save_or_stop(looking=looking)
+            progress.advance()
+            if stopping:
                 self._stop()
 
     @contextmanager
@@ -128,165 +132,159 @@ class Loop:
         yield
         self.resumed_at = time.perf_counter()
 
-    def _update(self, x: Tensor, y: Tensor) -> None:
-        """One step of the optimizer; no number leaves the device, but for the loss on a CPU."""
-        config = self.config
-        if config.channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        rate = learning_rate(config, self.step.index, iterations_per_epoch=self.step.iterations_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        bf16 = torch.autocast(self.device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()
-        with bf16:
-            logits = self.model(x)
-        loss = classification_loss(logits, y, label_smoothing=config.label_smoothing)
-        self.tally.add(logits.detach(), y, loss=loss)
-        self.unchecked.append(loss.detach())
-        if len(self.unchecked) >= (CHECKED_AT_ONCE_ON_CPU if self.device.type == "cpu" else CHECKED_AT_ONCE):
-            self._check_losses(x, newest=self.step.index)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if config.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
-        self.optimizer.step()
+    def _update(self, part: Part) -> None:
+        """One step of the optimizer, watched by the callbacks that asked for it; no number leaves the device."""
+        rate = learning_rate(self.config, self.step.index, iterations_per_epoch=self.step.iterations_per_epoch)
+        after = self.step.next()
+        watching = [callback for schedule, callback in self.watching if schedule.is_due(after)]
+        try:
+            with ExitStack() as stack:
+                for callback in watching:
+                    stack.enter_context(callback.around_update(self._context(after)))
+                logits, loss = self.update(part, rate=rate)
+        except OutOfMemoryError as error:
+            kept = self.checkpoints.newest_name
+            where = f"; the last checkpoint is {kept}" if kept else ""
+            message = f"step {after}: {error}{where}"
+            self.run.set_status("interrupted", message)
+            raise OutOfMemoryError(message) from error
+        self.tally.add(logits, part.y, loss=loss)
+        self.unchecked.append(part.x)
 
-    def _check_losses(self, x: Tensor, *, newest: int) -> None:
-        """Raise _Diverged if a loss since the last check, the newest of update ``newest``, is not finite."""
-        if not self.unchecked:
+    def _check_losses(self) -> None:
+        """Raise _Diverged if a loss since the last check was not finite, on all ranks alike."""
+        inputs, self.unchecked = self.unchecked, []
+        found = self.update.guard.read()
+        if found is None:
             return
-        finite = torch.isfinite(torch.stack(self.unchecked)).tolist()
-        oldest = newest - len(finite) + 1
-        if not all(finite):
-            first = finite.index(False)
-            step = Step(oldest + first, self.step.iterations_per_epoch)
-            raise _Diverged(
-                f"the loss of the network at step {step} is {self.unchecked[first].item()}; "
-                f"the first thing not finite is {first_nonfinite(self.model, x)}"
-            )
-        self.unchecked.clear()
+        n_held, loss = found
+        self.step = Step(self.step.index - n_held, self.step.iterations_per_epoch)  # of the weights as they are
+        words = ""
+        if not math.isfinite(loss):
+            first = first_nonfinite(self.model, inputs[-n_held])
+            words = f"the loss of the network at step {self.step} is {loss}; the first thing not finite is {first}"
+        told = [said for said in self.ranks.gather(words) if said]
+        raise _Diverged(self.ranks.broadcast(told[0] if told else ""))
+
+    def _save_or_stop(self, *, looking: bool) -> bool:
+        """Write a checkpoint if one is due; returns whether somebody asked for the end before the last step."""
+        stopping = timed = False
+        if looking or self.ranks.is_alone:
+            timed = self.checkpoints.timer.is_due_now() and self.ranks.is_main
+            stopping, timed = self.ranks.agree([self.interruption.requested, timed])
+        at_the_end = self.step.index == self.last
+        if stopping or timed or at_the_end or self.checkpoints.timer.is_due_at(self.step):
+            self._checkpoint()
+        return stopping and not at_the_end
 
     def _measure(self) -> None:
         """Evaluate, and append what this epoch gave to the run; nothing where nothing was trained since."""
-        if not self.tally.n_samples:
+        tally = self.tally.over(self.ranks)
+        if not tally.n_samples:
             return
         rate = learning_rate(self.config, max(self.step.index - 1, 0), iterations_per_epoch=self.stream.n_batches)
-        training = self.tally.read()
-        speed = self.tally.n_samples / self.seconds if self.seconds else float("nan")
-        training |= {"learning_rate": rate, "seconds": self.seconds, "samples_per_second": speed}
+        speed = tally.n_samples / self.seconds if self.seconds else float("nan")
+        training = tally.read() | {"learning_rate": rate, "seconds": self.seconds, "samples_per_second": speed}
+        training["seconds_in_callbacks"] = self.callback_seconds
         self.metrics = {"train": training}
+        self.ranks.copy_from_main(self.model.buffers())
         for split, data in self.held_out.items():
             started = time.perf_counter()
-            values = evaluate(self.model, data, device=self.device, batch_size=max(self.config.batch_size, 256))
+            values = evaluate(
+                self.model, data, device=self.device, batch_size=max(self.config.batch_size, 256),
+                precision=self.config.precision, ranks=self.ranks,
+            )  # fmt: skip
             self.metrics[split] = values | {"seconds": time.perf_counter() - started}
         self.run.append(metric_rows(self.metrics, self._context().point))
-        self.tally, self.seconds = Tally(), 0.0
+        self.tally, self.seconds, self.callback_seconds = Tally(), 0.0, 0.0
 
     def _call_back(self) -> None:
         """Call the callbacks that are due."""
-        for schedule, callback in self.scheduled:
-            if schedule.is_due(self.step):
-                callback(self._context())
+        due = [callback for schedule, callback in self.scheduled if schedule.is_due(self.step)]
+        if not due:
+            return
+        started = time.perf_counter()
+        self.ranks.copy_from_main(self.model.buffers())
+        for callback in due:
+            callback(self._context())
+        self.callback_seconds += time.perf_counter() - started
 
-    def _context(self) -> Context:
-        """This moment."""
+    def _context(self, step: Step | None = None) -> Context:
+        """This moment, or a step that is under way."""
         return Context(
-            self.model, self.step, self.run, self.device, self.config.seed, self.probe_batches, dict(self.metrics),
+            model=self.model, step=self.step if step is None else step, run=self.run, device=self.device,
+            seed=self.config.seed, probe_batches=self.probe_batches, metrics=dict(self.metrics), ranks=self.ranks,
             config=self.config,
         )  # fmt: skip
 
-    def _checkpoint_if_due(self) -> None:
-        """Write a checkpoint where the settings ask for one, at the end, and before an interruption ends the run."""
-        stopping = self.interruption.requested
-        due = stopping or self.step.index == self.last or self.checkpoints.is_due(self.step)
-        if not due or not isinstance(self.run, FolderRun):
-            return
-        if self.step.iteration and not self.stream.seekable:
-            return
+    def _checkpoint(self) -> None:
+        """Write a checkpoint of finite weights."""
         if not all_finite(self.model):
             raise _Diverged(
                 f"the weights at step {self.step} are not all finite; "
                 f"the first such is {first_nonfinite(self.model, torch.empty(0))}"
             )
-        name = f"{CHECKPOINTS}/step-{self.step.index:012d}.pt"
-        self.run.forget(name)
-        (self.run.path / CHECKPOINTS).mkdir(exist_ok=True)
-        save_checkpoint(self.run.path / name, self.model, about=self.about, training=self._state())
-        self.run.register(name)
-        self.run.forget(*self.run.files(CHECKPOINTS)[:-CHECKPOINTS_KEPT])
+        state = self._state()
+        if self.ranks.is_main:
+            self.checkpoints.save(self.step, self.model, state)
+        self.checkpoints.timer.reset()
 
     def _stop(self) -> None:
         """End an interrupted run with a message."""
-        if not isinstance(self.run, FolderRun):
-            raise KeyboardInterrupt(f"stopped at step {self.step}; nothing was kept, since no folder was named")
-        kept = self.run.files(CHECKPOINTS)
-        where = f"the last checkpoint is {kept[-1]}" if kept else "there was no checkpoint yet"
-        message = f"stopped at step {self.step}; {where}; train with the same settings and folder to go on"
+        kept = self.checkpoints.newest_name
+        message = f"stopped at step {self.step}; " + (
+            f"the last checkpoint is {kept}; train with the same settings and folder to go on"
+            if kept
+            else "nothing was kept, since no folder was named"
+        )
         self.run.set_status("interrupted", message)
         raise KeyboardInterrupt(message)
 
     def _state(self) -> dict[str, Any]:
         """All that is needed to go on from here, beside the weights; plain values and tensors."""
+        own = {"random": random_state(), "stream": self.stream.state()}
         return {
             "index": self.step.index,
             "iterations_per_epoch": self.step.iterations_per_epoch,
-            "optimizer": self.optimizer.state_dict(),
-            "random": random_state(),
-            "stream": self.stream.state(),
-            "tally": self.tally.state(),
+            "optimizer": self.update.optimizer.state_dict(),
+            "ranks": self.ranks.gather(own),
+            "tally": self.tally.over(self.ranks).state(),
             "seconds": self.seconds,
+            "callback_seconds": self.callback_seconds,
             "metrics": self.metrics,
         }
 
-    def _restore(self, checkpoint: Checkpoint, *, origin: str) -> None:
+    def _restore(self, checkpoint: Checkpoint, origin: str) -> None:
         """Go back to where a checkpoint was written."""
         put_weights(self.model, checkpoint.weights, origin=origin)
         state = checkpoint.training
         try:
             if state is None or state["iterations_per_epoch"] != self.step.iterations_per_epoch:
                 raise KeyError("a state of training with this number of updates an epoch")
-            self.optimizer.load_state_dict(state["optimizer"])
-            restore_random_state(state["random"])
-            self.stream.restore(state["stream"])
-            self.tally = Tally.of_state(state["tally"], device=self.device)
-            self.seconds, self.metrics = float(state["seconds"]), state["metrics"]
+            self.update.optimizer.load_state_dict(state["optimizer"])
+            own = state["ranks"][self.ranks.rank % len(state["ranks"])]
+            restore_random_state(own["random"])
+            self.stream.restore(own["stream"])
+            if self.ranks.is_main:
+                self.tally = Tally.of_state(state["tally"], device=self.device)
+            self.seconds, self.callback_seconds = float(state["seconds"]), float(state["callback_seconds"])
+            self.metrics = state["metrics"]
             self.step = Step(int(state["index"]), self.step.iterations_per_epoch)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
             raise CheckpointError(f"{origin} cannot be resumed from: {type(error).__name__}: {error}") from error
+        self._warn_of_other_bits(n_ranks=len(state["ranks"]))
+
+    def _warn_of_other_bits(self, *, n_ranks: int) -> None:
+        """Say so where the machine is not set as when the run began."""
+        if self.run.status in FINAL or not self.ranks.is_main:
+            return
         threads = self.run.provenance.get("threads")
-        if self.run.status not in FINAL and threads != torch.get_num_threads():
+        then = {"threads": threads, "processes": n_ranks}
+        now = {"threads": torch.get_num_threads(), "processes": self.ranks.world_size}
+        words = [f"{then[what]} {what} and goes on with {now[what]}" for what in then if then[what] != now[what]]
+        if words:
             warn(
-                f"run {self.run.name!r} began with {threads} threads and goes on with {torch.get_num_threads()}: "
+                f"run {self.run.name!r} began with {', '.join(words)}: "
                 "its numbers will not be the same to the last bit",
                 stacklevel=4,
             )
-
-
-def _newest(run: FolderRun, files: Sequence[str]) -> Checkpoint:
-    """The last checkpoint of a run; CheckpointError that offers the one before, if the last is damaged."""
-    try:
-        return load_checkpoint(run.check(files[-1]))
-    except RunError as error:
-        before = f"delete it to resume from {files[-2]}" if len(files) > 1 else "there is none before it; start anew"
-        raise CheckpointError(f"{error}; {before}") from error
-
-
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD or Adam over the parameters that are trained."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise ConfigError(f"the {type(model).__name__} has no parameters to train")
-    if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        parameters,
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-    )
-
-
-def _postfix(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    """Loss and accuracies for the progress bar."""
-    shown = {"loss": f"{metrics['train']['loss']:.3g}"}
-    return shown | {split: f"{values['accuracy']:.1%}" for split, values in metrics.items() if "accuracy" in values}

@@ -1,4 +1,4 @@
-"""Where NaN or infinity first stands in a network."""
+"""NaN and infinity in training: the weights kept from them, and where they first stand in a network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,44 @@ from deepprobe.seeding import preserved_random_states
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from deepprobe.distributed import Ranks
+
+
+class LossGuard:
+    """Keeps an optimizer from changing the weights once a loss was not finite, without a look at any number.
+
+    Fused optimizers leave the weights alone where their ``found_inf`` is 1 (made for gradient scaling). It stays 1
+    here from the first such loss on, so that whoever looks later finds the weights that gave it.
+
+    Args:
+        optimizer: Fused.
+        device: Where losses are.
+        ranks: The processes that train together; a loss of one of them counts for all.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, device: torch.device, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._held = torch.zeros((), device=device)
+        self._n_held = torch.zeros((), device=device)
+        self._loss = torch.zeros((), device=device, dtype=torch.float64)
+        optimizer.found_inf = self._held  # type: ignore[attr-defined]  # read by step(), as GradScaler sets it
+
+    @torch.no_grad()
+    def watch(self, loss: Tensor) -> None:
+        """Take the loss of an update, before the optimizer's step; collective where there are several ranks."""
+        bad = self._ranks.total(torch.logical_not(torch.isfinite(loss)).float())
+        torch.where(self._held > 0, self._loss, loss.double(), out=self._loss)
+        torch.maximum(self._held, bad.clamp(max=1), out=self._held)
+        self._n_held += self._held
+
+    def read(self) -> tuple[int, float] | None:
+        """How many updates were held back since the first loss that was not finite, and this rank's loss then.
+
+        None if all were finite. Waits for the device.
+        """
+        n_held = int(self._n_held.item())
+        return (n_held, self._loss.item()) if n_held else None
 
 
 def first_nonfinite(model: nn.Module, x: Tensor) -> str:

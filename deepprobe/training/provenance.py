@@ -18,6 +18,7 @@ from deepprobe.training.stream import is_pair
 if TYPE_CHECKING:
     from torch import nn
 
+    from deepprobe.distributed import Ranks
     from deepprobe.training.config import TrainConfig
     from deepprobe.training.stream import Data
 
@@ -25,8 +26,8 @@ PACKAGES = ("deepprobe", "torch", "numpy", "scipy", "pandas")
 SAMPLES_HASHED = 64
 
 
-def provenance(model: nn.Module, config: TrainConfig, *, device: torch.device) -> dict[str, Any]:
-    """Versions, machine, device, threads, seed, commit, time and digest of the initial weights; plain values."""
+def provenance(model: nn.Module, config: TrainConfig, *, device: torch.device, ranks: Ranks) -> dict[str, Any]:
+    """Versions, machine, device, threads, processes, seed, commit, time, digest of initial weights; plain values."""
     on_gpu = device.type == "cuda"
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -36,6 +37,7 @@ def provenance(model: nn.Module, config: TrainConfig, *, device: torch.device) -
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
+        "processes": ranks.world_size,
         "seed": config.seed,
         "commit": _commit(),
         "initial_weights": weights_digest(model),

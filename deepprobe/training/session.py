@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from deepprobe.distributed import local_rank, process_group
 from deepprobe.errors import ConfigError, NonFiniteError
 from deepprobe.runs import MemoryRun, create_run
-from deepprobe.seeding import preserved_random_states
+from deepprobe.seeding import derive_seed, preserved_random_states
 from deepprobe.training.config import TrainConfig
 from deepprobe.training.interruption import interruptible
-from deepprobe.training.loop import Loop
+from deepprobe.training.loop import FINAL, Loop
 from deepprobe.training.provenance import describe_data, describe_network, provenance
 from deepprobe.training.random_state import seed_everything
 from deepprobe.training.stream import LoaderStream, TensorStream, first_samples, is_pair, pair_of, split_off
+from deepprobe.training.tracking import following
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from deepprobe.distributed import Ranks
     from deepprobe.runs import Run
     from deepprobe.training.context import Callback
     from deepprobe.training.stream import Data, Stream
+    from deepprobe.training.tracking import Tracker
 
 N_PROBE_SAMPLES = 512
 
@@ -42,9 +46,13 @@ def train(
     name: str | None = None,
     about: Mapping[str, Any] | None = None,
     command: Mapping[str, Any] | None = None,
+    trackers: Sequence[Tracker] = (),
     quiet: bool = False,
 ) -> Run:
     """Train a classifier and measure it; a run that was stopped goes on where its last checkpoint is.
+
+    Started by ``torchrun``, the processes train one network together: each takes its part of every batch, and rank 0
+    writes the run; the others return a copy of it in memory, without what callbacks recorded there.
 
     After every epoch the run holds loss, accuracy, n_predicted_classes, top_prediction_share and majority_share of
     training (running, as augmented), validation and test set; learning_rate, seconds and samples_per_second of
@@ -60,11 +68,13 @@ def train(
             these are held out.
         test_set: The same; measured after every epoch and used for nothing.
         config: Settings; TrainConfig() by default.
-        callbacks: Functions of one Context, called after every epoch or as scheduled with ``every`` and ``at``.
+        callbacks: Functions of one Context, called after every epoch or as scheduled with ``every`` and ``at``; or
+            objects that stand around the training, or around single updates (``training.context``).
         out: Folder of the run; by default it is kept in memory.
         name: Name of the run; ``out`` is then the folder in which it is made.
         about: Plain values to keep with the run and to tell it from others, such as ``{"data": "digits"}``.
         command: Plain values to keep with the run that tell it from no other: how it was asked for.
+        trackers: Places outside the run that follow its records, as those of ``integrations.trackers``.
         quiet: Show no progress.
 
     Returns:
@@ -76,39 +86,45 @@ def train(
         RunError: If the folder holds something else, is damaged, cannot be written, or another process writes to it.
         CheckpointError: If the checkpoint to resume from is damaged or of another model.
         NonFiniteError: If the loss became NaN or infinite and ``config.on_nonfinite`` is "raise".
+        OutOfMemoryError: If a step does not fit into the device's memory.
+        RankLostError: If another process of the training ended.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, when a checkpoint has been written.
     """
     config = TrainConfig() if config is None else config
     device = _device(config.device)
     identity = {"model": describe_network(model), "data": describe_data(train_set), "training": config.identity()}
-    if is_pair(train_set):
-        train_set = pair_of(train_set, device=device)
-        if validation_set is None and config.validation_share:
-            train_set, validation_set = split_off(train_set, share=config.validation_share, seed=config.seed)
-    stream = _stream(train_set, config, device)
-    run = _run(
-        out, name, config={"model": identity["model"], "training": config.as_dict(), **(about or {})},
-        identity=identity | {"about": dict(about or {})},
-        provenance=provenance(model, config, device=device) | {"command": dict(command or {})},
-    )  # fmt: skip
-    model.to(device)
-    if config.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    held_out = {k: v for k, v in (("validation", validation_set), ("test", test_set)) if v is not None}
-    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
-    )
-    with preserved_random_states(), flags, run.writing(), interruptible() as interruption:
-        seed_everything(config.seed)
-        source = next((s for s in (validation_set, test_set) if s is not None), train_set)
-        probe = first_samples(source, device=device, n_samples=N_PROBE_SAMPLES, batch_size=config.batch_size)
-        loop = Loop(
-            model=model, stream=stream, held_out=held_out, config=config, callbacks=callbacks, run=run, device=device,
-            probe_batches=tuple(probe), about=dict(about or {}), interruption=interruption,
+    with process_group(device) as ranks:
+        if is_pair(train_set):
+            train_set = pair_of(train_set, device=device)
+            if validation_set is None and config.validation_share:
+                train_set, validation_set = split_off(train_set, share=config.validation_share, seed=config.seed)
+        stream = _stream(train_set, config, device, ranks=ranks)
+        run = _run(
+            out if ranks.is_main else None, name,
+            config={"model": identity["model"], "training": config.as_dict(), **(about or {})},
+            identity=identity | {"about": dict(about or {})},
+            provenance=provenance(model, config, device=device, ranks=ranks) | {"command": dict(command or {})},
         )  # fmt: skip
-        loop.resume()
-        if run.status not in {"complete", "diverged"}:
-            loop.run_to_the_end(quiet=quiet)
+        model.to(device)
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        held_out = {k: v for k, v in (("validation", validation_set), ("test", test_set)) if v is not None}
+        flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
+        )
+        with preserved_random_states(), flags, run.writing(), interruptible() as interruption:
+            seed_everything(config.seed if ranks.is_main else derive_seed(config.seed, "rank", ranks.rank))
+            source = next((s for s in (validation_set, test_set) if s is not None), train_set)
+            probe = first_samples(source, device=device, n_samples=N_PROBE_SAMPLES, batch_size=config.batch_size)
+            loop = Loop(
+                model=model, stream=stream, held_out=held_out, config=config, callbacks=callbacks, run=run,
+                device=device, probe_batches=tuple(probe), about=dict(about or {}), interruption=interruption,
+                ranks=ranks,
+            )  # fmt: skip
+            loop.resume()
+            if ranks.broadcast(run.status) not in FINAL:
+                with following(run, trackers if ranks.is_main else ()):
+                    loop.run_to_the_end(quiet=quiet)
     if run.status == "diverged" and config.on_nonfinite == "raise":
         raise NonFiniteError(run.message)
     return run
@@ -117,26 +133,31 @@ def train(
 def _device(name: str) -> torch.device:
     """The device of that name; ConfigError if it is not there."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if name == "cuda":
+        device = torch.device("cuda", local_rank())
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device={name!r}: torch sees {torch.cuda.device_count()} GPUs here; use 'auto' or 'cpu'")
     return device
 
 
-def _stream(data: Data, config: TrainConfig, device: torch.device) -> Stream:
+def _stream(data: Data, config: TrainConfig, device: torch.device, *, ranks: Ranks) -> Stream:
     """Training batches; ConfigError if there are none, or the settings do not fit the kind of data."""
     stream: Stream
     if is_pair(data):
         pair = pair_of(data, device=device)
-        stream = TensorStream(pair, batch_size=config.batch_size, seed=config.seed, augmentation=config.augmentation)
+        stream = TensorStream(
+            pair, batch_size=config.batch_size, seed=config.seed, augmentation=config.augmentation, ranks=ranks,
+            micro_batches=config.micro_batches,
+        )  # fmt: skip
     else:
         if config.augmentation != "none":
             raise ConfigError(
                 f"augmentation={config.augmentation!r} needs two tensors as training data; let the loader augment, "
                 "with augmentation='none'"
             )
-        stream = LoaderStream(data, device=device)
+        stream = LoaderStream(data, device=device, ranks=ranks)
     if stream.n_batches < 1:
         raise ConfigError("the training data is empty")
     return stream

@@ -4,56 +4,98 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor
 
+from deepprobe.distributed import Ranks
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.seeding import derive_seed, preserved_random_states
 from deepprobe.training.augmentation import augment, draw_augmentation
+from deepprobe.training.random_state import random_state, restore_random_state
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 Data: TypeAlias = tuple[Tensor, Tensor] | Iterable[Any]
 """A pair of tensors (images, labels), or anything that yields pairs (x, y) each time it is iterated."""
 
 
+class Part(NamedTuple):
+    """What one process trains on in one update.
+
+    Attributes:
+        x: Inputs, on the device.
+        y: Labels, shape (n,), int64, on the device.
+        n_in_all: Samples of the update over all processes; a tensor where only the device knows.
+    """
+
+    x: Tensor
+    y: Tensor
+    n_in_all: int | Tensor
+
+
 class Stream(Protocol):
     """Training batches of one epoch after the other."""
 
-    seekable: bool
     n_batches: int
 
-    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
-        """Batches of an epoch on the device, the first ``skip`` left out."""
+    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Part]:
+        """This process's parts of the batches of an epoch, the first ``skip`` left out."""
 
-    def state(self) -> Tensor | None:
-        """What must be restored for the next epoch to be the same, beside the global random states."""
+    def state(self) -> dict[str, Any] | None:
+        """What must be restored to go on within or after this epoch, beside the global random states."""
 
-    def restore(self, state: Tensor | None) -> None:
+    def restore(self, state: dict[str, Any] | None) -> None:
         """Take a state up again."""
 
 
 class TensorStream:
-    """Two tensors on the device; the order is a function of (seed, epoch).
+    """Two tensors on the device; the order is a function of (seed, epoch), and each process takes its part of a batch.
 
-    A last batch of a single sample is left out of its epoch: batch normalisation cannot train on it.
+    A last batch too small for two samples in each part is left out of its epoch: batch normalisation cannot train on
+    one.
+
+    Args:
+        data: Images and labels.
+        batch_size: Samples of an update, over all processes.
+        seed: Seed of the run.
+        augmentation: As in TrainConfig.
+        ranks: The processes.
+        micro_batches: Into how many each process's part will be divided.
+
+    Raises:
+        ShapeError: If there is nothing that could be cropped.
+        ConfigError: If there are fewer samples than parts.
     """
 
-    seekable = True
-
-    def __init__(self, data: Batch, *, batch_size: int, seed: int, augmentation: str = "none") -> None:
+    def __init__(
+        self,
+        data: Batch,
+        *,
+        batch_size: int,
+        seed: int,
+        augmentation: str = "none",
+        ranks: Ranks | None = None,
+        micro_batches: int = 1,
+    ) -> None:
         self.images, self.labels = data
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
-        n = len(self.images)
+        self.ranks = Ranks() if ranks is None else ranks
+        n, parts = len(self.images), self.ranks.world_size * micro_batches
         if augmentation != "none" and self.images.ndim != 4:
             raise ShapeError(
                 f"augmentation={augmentation!r} needs images of shape (n, c, h, w), not {tuple(self.images.shape)}"
             )
-        alone = batch_size > 1 and n > 1 and n % batch_size == 1
-        self.n_batches = -(-n // batch_size) - alone
+        if n and min(n, batch_size) < parts:
+            raise ConfigError(
+                f"a batch of {min(n, batch_size)} samples cannot be divided among {self.ranks.world_size} processes "
+                f"and {micro_batches} micro-batches; take a larger batch_size"
+            )
+        last = n % batch_size if n > batch_size else 0
+        too_small = last > 0 and last // parts < min(2, batch_size // parts)
+        self.n_batches = -(-n // batch_size) - too_small
 
-    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Part]:
         """As in Stream."""
         n, device = len(self.images), self.images.device
         order = torch.randperm(n, generator=torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch)))
@@ -62,51 +104,95 @@ class TensorStream:
             draws = draw_augmentation(self.seed, epoch, n_samples=n).to(device)
         order = order.to(device)
         for i in range(skip, self.n_batches):
-            chosen = order[i * self.batch_size : (i + 1) * self.batch_size]
+            whole = order[i * self.batch_size : (i + 1) * self.batch_size]
+            chosen = whole[self.ranks.share(len(whole))]
             images = self.images[chosen]
             if draws is not None:
                 images = augment(images, draws[chosen], flip=self.augmentation == "pad-crop-flip")
-            yield images, self.labels[chosen]
+            yield Part(images, self.labels[chosen], len(whole))
 
-    def state(self) -> Tensor | None:
+    def state(self) -> None:
         """Nothing: the order is a function of seed and epoch."""
-        return None
+        return
 
-    def restore(self, state: Tensor | None) -> None:
+    def restore(self, state: dict[str, Any] | None) -> None:
         """Nothing to do."""
 
 
 class LoaderStream:
-    """A loader, or a list of batches; it keeps its own order, and can be taken up at whole epochs only."""
+    """A loader, or a list of batches; each process brings its own.
 
-    seekable = False
+    It is taken up within an epoch by going through the epoch again from the random states at its start, without
+    training on what was trained on before. Loaders whose order and content depend on these states alone, as
+    torch's DataLoader with its samplers, thus give the same batches.
 
-    def __init__(self, loader: Iterable[Any], *, device: torch.device) -> None:
+    Args:
+        loader: Iterated once an epoch.
+        device: Where batches go.
+        ranks: The processes.
+
+    Raises:
+        ConfigError: If the loader has no length, or the processes have different numbers of batches.
+    """
+
+    def __init__(self, loader: Iterable[Any], *, device: torch.device, ranks: Ranks | None = None) -> None:
         if not isinstance(loader, Sized):
             raise ConfigError(
                 f"the training data is a {type(loader).__name__}, which can be read once only or has no length; "
                 "give a pair of tensors, a DataLoader, or a list of batches"
             )
         self.loader, self.device, self.n_batches = loader, device, len(loader)
+        self.ranks = Ranks() if ranks is None else ranks
+        first = self.ranks.broadcast(self.n_batches)
+        if self.ranks.agree([first != self.n_batches])[0]:
+            raise ConfigError(
+                f"the loader of process {self.ranks.rank} has {self.n_batches} batches, that of process 0 {first}: all "
+                "need the same number; torch.utils.data.DistributedSampler sees to that"
+            )
+        self._start: dict[str, Any] | None = None
 
-    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Batch]:
-        """As in Stream; ``skip`` must be 0."""
+    def batches(self, epoch: int, *, skip: int = 0) -> Iterator[Part]:
+        """As in Stream."""
+        now = self._random_states()
+        if skip and self._start is not None:
+            self._restore_random_states(self._start)
+        self._start = self._random_states()
         n = 0
-        for n, batch in enumerate(self.loader, start=1):  # noqa: B007 - n is read below
-            yield pair_of(batch, device=self.device)
+        for n, batch in enumerate(self.loader, start=1):
+            if n == skip:
+                self._restore_random_states(now)
+            if n > skip:
+                x, y = pair_of(batch, device=self.device)
+                yield Part(x, y, self._in_all(len(x)))
         if n != self.n_batches:
             raise ConfigError(f"the training data says it has {self.n_batches} batches, and gave {n} in epoch {epoch}")
 
-    def state(self) -> Tensor | None:
-        """State of the loader's own generator, if it has one."""
-        generator = getattr(self.loader, "generator", None)
-        return generator.get_state() if isinstance(generator, torch.Generator) else None
+    def state(self) -> dict[str, Any] | None:
+        """The random states at the start of the epoch, and that of the loader's own generator now."""
+        return {"start": self._start, "now": self._random_states()}
 
-    def restore(self, state: Tensor | None) -> None:
+    def restore(self, state: dict[str, Any] | None) -> None:
         """As in Stream."""
+        if state is not None:
+            self._start = state["start"]
+            self._restore_random_states(state["now"])
+
+    def _in_all(self, n: int) -> int | Tensor:
+        """Samples of this update over all processes."""
+        return n if self.ranks.is_alone else self.ranks.total(torch.tensor(n, device=self.device))
+
+    def _random_states(self) -> dict[str, Any]:
+        """The global random states, and that of the loader's own generator, if it has one."""
         generator = getattr(self.loader, "generator", None)
-        if state is not None and isinstance(generator, torch.Generator):
-            generator.set_state(state)
+        own = generator.get_state() if isinstance(generator, torch.Generator) else None
+        return {"random": random_state(), "generator": own}
+
+    def _restore_random_states(self, states: dict[str, Any]) -> None:
+        """Go back to such states."""
+        restore_random_state(states["random"])
+        generator = getattr(self.loader, "generator", None)
+        if states["generator"] is not None and isinstance(generator, torch.Generator):
+            generator.set_state(states["generator"])
 
 
 def is_pair(data: Data) -> TypeGuard[Batch]:

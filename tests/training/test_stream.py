@@ -19,7 +19,7 @@ def numbered(n):
 
 
 def seen(stream, epoch, skip=0):
-    return [y.tolist() for _, y in stream.batches(epoch, skip=skip)]
+    return [part.y.tolist() for part in stream.batches(epoch, skip=skip)]
 
 
 def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from deepprobe.runs import FolderRun, MemoryRun, open_run
 from deepprobe.training import Step, TrainConfig, at, evaluate, every, load_checkpoint, train
 
 CONFIG = TrainConfig(epochs=3, batch_size=32, lr=0.1, augmentation="pad-crop-flip", validation_share=0.2)
-TIMES = {"seconds", "samples_per_second"}
+TIMES = {"seconds", "samples_per_second", "seconds_in_callbacks"}
 
 
 class Stop(Exception):
@@ -71,10 +71,12 @@ def test_every_epoch_has_every_metric_of_every_split(net, few):
     for epoch in (1, 2, 3):
         part = metrics[metrics["epoch"] == epoch]
         assert set(part["step"]) == {epoch * 4}
-        assert set(part[part["split"] == "train"]["measure"]) == common | {"learning_rate", "samples_per_second"}
+        assert set(part[part["split"] == "train"]["measure"]) == common | {
+            "learning_rate", "samples_per_second", "seconds_in_callbacks",
+        }  # fmt: skip
         assert set(part[part["split"] == "validation"]["measure"]) == common
         assert set(part[part["split"] == "test"]["measure"]) == common
-    assert len(metrics) == 3 * (8 + 6 + 6)
+    assert len(metrics) == 3 * (9 + 6 + 6)
     assert set(metrics["seed"]) == {0}
     assert set(metrics["run"]) == {"r"}
 
@@ -163,9 +165,20 @@ def test_a_checkpoint_within_an_epoch_is_resumed_from_to_the_same_bits(tmp_path,
     pd.testing.assert_frame_equal(without_times(run), without_times(expected))
 
 
-def test_a_loader_is_resumed_at_epochs_to_the_same_bits(tmp_path, net, few):
+class Noisy(TensorDataset):
+    """Samples that draw from every global random state each time they are asked for."""
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x + torch.randn(()) + random.random() + np.random.rand(), y  # noqa: NPY002
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["global", "own generator"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_is_resumed_within_an_epoch_to_the_same_bits(tmp_path, net, few, own, workers):
     def loader():
-        return DataLoader(TensorDataset(*few[0]), batch_size=32, shuffle=True)
+        generator = torch.Generator().manual_seed(5) if own else None
+        return DataLoader(Noisy(*few[0]), batch_size=32, shuffle=True, generator=generator, num_workers=workers)
 
     config = TrainConfig(epochs=3, lr=0.1, checkpoint_every="1it")
     whole, model = net(), net()
@@ -344,9 +357,17 @@ def test_weights_that_overflow_are_noticed_before_they_are_kept(tmp_path, net, f
 
 def test_losses_checked_together_name_the_first(net, few, monkeypatch):
     monkeypatch.setattr("deepprobe.training.loop.CHECKED_AT_ONCE_ON_CPU", 50)
-    run = train(blowing(net, 3), few[0], config=CONFIG, quiet=True)
-    assert run.message.startswith("the loss of the network at step 2it is nan; the first thing not finite is the weig")
-    assert run.metrics()["step"].unique().tolist() == [4]
+    together, at_once = blowing(net, 3), blowing(net, 3)
+    run = train(together, few[0], config=CONFIG, quiet=True)
+    assert (
+        run.message == "the loss of the network at step 2it is nan; the first thing not finite is the output of 'drop'"
+    )
+    assert run.metrics()["step"].unique().tolist() == [2]
+    monkeypatch.undo()
+    train(at_once, few[0], config=CONFIG, quiet=True)
+    for name, weights in together.named_parameters():  # two updates were held back, and the weights stayed good
+        assert torch.equal(weights, at_once.get_parameter(name))
+        assert torch.isfinite(weights).all()
 
 
 def test_callbacks_are_called_when_they_are_due_with_one_context(net, few):
@@ -407,7 +428,11 @@ def test_what_does_not_fit_is_told(net, few):
         train(nn.Conv2d(1, 1, 1), (x, y), quiet=True)
 
 
-def test_progress_is_shown_on_a_terminal_only(net, few, capsys):
-    with warnings.catch_warnings():
-        train(net(), few[0], config=CONFIG)
+def test_off_a_terminal_progress_is_a_line_an_epoch(net, few, capsys):
+    train(net(), few[0], config=CONFIG)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert lines[1].startswith("Sequential-seed0: epoch 2: loss ")
+    assert "samples/s" in lines[1]
+    train(net(), few[0], config=CONFIG, quiet=True)
     assert capsys.readouterr().err == ""

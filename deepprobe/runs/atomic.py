@@ -51,6 +51,22 @@ def write_bytes(path: Path, content: bytes) -> None:
         aside.write_bytes(content)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder where it is missing; RunError if that fails."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {path}: {error.strerror or error}") from error
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, or find it gone; RunError if it cannot be removed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot remove {path}: {error.strerror or error}") from error
+
+
 def remove_leftovers(folder: Path) -> list[Path]:
     """Remove the files aside that killed processes left in a folder and below; returns what was removed."""
     removed = []

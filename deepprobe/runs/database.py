@@ -2,11 +2,14 @@
 
 One append is one transaction, so a killed process leaves all of it or nothing. Each append carries the SHA-256 of its
 rows, because SQLite promises atomicity but does not notice a flipped byte. SQLite keeps infinity; NaN is NULL there.
+Every reading goes through every digest, and takes only the two tables that are made here: a file that was made by
+somebody else may hold views without end, or values larger than itself.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from contextlib import closing, contextmanager
 from itertools import groupby
@@ -17,6 +20,7 @@ import pandas as pd
 
 from deepprobe.errors import RunError
 from deepprobe.records.frame import TIDY
+from deepprobe.runs.atomic import remove_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,10 +37,18 @@ _TABLES = (
     f"CREATE TABLE records (append_id INTEGER NOT NULL, {_DECLARED})",
 )
 
+_STEP = TIDY.index("step")
+_EMPTY = [None, 0, hashlib.sha256().hexdigest()]
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+SMALLEST_ROW = len(TIDY)
+"""Bytes that a row takes at least in the file; what claims to hold more rows than fit is not read to its end."""
+LARGEST_VALUE = 2**20
+"""Bytes of the largest text in a row."""
+
 
 def create_database(path: Path) -> None:
     """Make an empty database of records; RunError if it cannot be written."""
-    path.unlink(missing_ok=True)
+    remove_file(path)
     with _transaction(path) as connection:
         for statement in _TABLES:
             connection.execute(statement)
@@ -53,19 +65,28 @@ def append_rows(path: Path, frame: pd.DataFrame) -> None:
         RunError: If the frame has other columns, or the database cannot be written.
     """
     rows = rows_of(frame)
-    steps = [row[TIDY.index("step")] for row in rows if row[TIDY.index("step")] is not None]
     with _transaction(path) as connection:
         cursor = connection.execute(
             "INSERT INTO appends (step, n_rows, sha256) VALUES (?, ?, ?)",
-            (max(steps, default=None), len(rows), _digest(rows)),
+            (_last_step(rows), len(rows), _digest(rows)),
         )
         marks = ", ".join("?" * (len(TIDY) + 1))
         connection.executemany(f"INSERT INTO records VALUES ({marks})", ((cursor.lastrowid, *row) for row in rows))
 
 
 def delete_after(path: Path, step: int) -> None:
-    """Delete every append that says something of a later step; RunError if the database cannot be written."""
+    """Delete every append that says something of a later step.
+
+    Args:
+        path: The database.
+        step: Last step to keep.
+
+    Raises:
+        RunError: If the database is damaged (nothing is deleted then) or cannot be written.
+    """
     with _transaction(path) as connection:
+        for _ in _appends(connection, path):
+            pass
         connection.execute("DELETE FROM records WHERE append_id IN (SELECT id FROM appends WHERE step > ?)", (step,))
         connection.execute("DELETE FROM appends WHERE step > ?", (step,))
 
@@ -83,33 +104,33 @@ def read_rows(path: Path) -> pd.DataFrame:
         RunError: If the file is missing or damaged, or rows are not those that were appended.
     """
     with _reading(path) as connection:
-        expected = {i: (n, digest) for i, n, digest in connection.execute("SELECT id, n_rows, sha256 FROM appends")}
-        found = connection.execute(f"SELECT append_id, {_COLUMNS} FROM records ORDER BY append_id, rowid").fetchall()
-    rows = []
-    for append_id, group in groupby(found, key=lambda row: row[0]):
-        part = [row[1:] for row in group]
-        if expected.pop(append_id, None) != (len(part), _digest(part)):
-            raise RunError(f"{path} is damaged: the rows of append {append_id} are not those that were written")
-        rows += part
-    missing = [i for i, (n, _) in expected.items() if n]
-    if missing:
-        raise RunError(f"{path} is damaged: the rows of append {missing[0]} are gone")
-    return frame_of(rows)
+        return frame_of([row for part in _appends(connection, path) for row in part])
 
 
-def last_value(path: Path, *, split: str, measure: str) -> float:
-    """The value of a training metric at the latest step, NaN if there is none; RunError if the file is damaged."""
-    query = "SELECT value FROM records WHERE split = ? AND measure = ? AND layer IS NULL ORDER BY step DESC LIMIT 1"
+def last_values(path: Path, *, split: str, measure: str) -> tuple[float, float]:
+    """Epochs in the records, and the value of a training metric at the latest step.
+
+    Args:
+        path: The database.
+        split: Split of the metric.
+        measure: Its name.
+
+    Returns:
+        (epochs, value): 0.0 where there are no records, NaN where there is no such metric.
+
+    Raises:
+        RunError: As ``read_rows``.
+    """
+    at = {name: TIDY.index(name) for name in ("step", "epoch", "split", "measure", "layer", "value")}
+    epochs, step, value = 0.0, -1, float("nan")
     with _reading(path) as connection:
-        row = connection.execute(query, (split, measure)).fetchone()
-    return float("nan") if row is None or row[0] is None else float(row[0])
-
-
-def last_step(path: Path) -> tuple[int, float]:
-    """Latest step and epoch in the records, (0, 0.0) if there is none; RunError if the file is damaged."""
-    with _reading(path) as connection:
-        row = connection.execute("SELECT step, epoch FROM records ORDER BY step DESC LIMIT 1").fetchone()
-    return (0, 0.0) if row is None or row[0] is None else (int(row[0]), float(row[1] or 0))
+        for row in (row for part in _appends(connection, path) for row in part):
+            epochs = max(epochs, row[at["epoch"]] or 0.0)
+            is_it = (row[at["split"]], row[at["measure"]], row[at["layer"]]) == (split, measure, None)
+            if is_it and (row[at["step"]] or 0) >= step:
+                step, found = row[at["step"]] or 0, row[at["value"]]
+                value = float("nan") if found is None else float(found)
+    return epochs, value
 
 
 def rows_of(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
@@ -144,30 +165,84 @@ def frame_of(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
     return frame
 
 
+def _appends(connection: sqlite3.Connection, path: Path) -> Iterator[list[tuple[Any, ...]]]:
+    """Rows of one append after the other, each as it was written; RunError at the first that is not."""
+    _check_schema(connection, path)
+    largest = path.stat().st_size // SMALLEST_ROW
+    query = "SELECT id, step, n_rows, sha256 FROM appends LIMIT ?"
+    expected = {i: row for i, *row in connection.execute(query, (largest + 1,))}
+    found = connection.execute(f"SELECT append_id, {_COLUMNS} FROM records LIMIT ?", (largest + 1,))
+    for append_id, group in groupby(found, key=lambda row: row[0]):
+        part = [row[1:] for row in group]
+        if expected.pop(append_id, None) != [_last_step(part), len(part), _digest(part)]:
+            raise RunError(f"{path} is damaged: the rows of append {append_id} are not those that were written")
+        yield part
+    missing = [i for i, row in expected.items() if row != _EMPTY]
+    if missing:
+        raise RunError(f"{path} is damaged: the rows of append {missing[0]} are gone")
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database that is not made of the two tables that are made here, and of nothing else."""
+    found = connection.execute("SELECT type, sql FROM sqlite_master ORDER BY rowid LIMIT 3").fetchall()
+    if found != [("table", statement) for statement in _TABLES]:
+        raise RunError(f"{path} is damaged: expected the tables 'appends' and 'records' alone, found other definitions")
+
+
+def _last_step(rows: list[tuple[Any, ...]]) -> int | None:
+    """The latest step that plain rows speak of, None if of none."""
+    return max((row[_STEP] for row in rows if isinstance(row[_STEP], int)), default=None)
+
+
 @contextmanager
 def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection whose changes all happen, or none; SQLite's errors become RunError."""
     try:
-        with closing(sqlite3.connect(path, timeout=30)) as connection:
+        with closing(_connected(path)) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")
             with connection:
                 yield connection
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.OperationalError, OSError) as error:
         raise RunError(f"cannot write {path}: {error}; the records before are untouched") from error
+    except sqlite3.Error as error:
+        raise RunError(f"{path} is damaged: expected an SQLite database of records, found {error}") from error
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to read with; SQLite's errors become RunError."""
+    """A connection that sees one moment of the database; SQLite's errors become RunError."""
     if not path.is_file():
         raise RunError(f"{path} is missing; every run has one")
     try:
-        with closing(sqlite3.connect(path, timeout=30)) as connection:
+        with closing(_connected(path)) as connection:
+            connection.execute("BEGIN")
             yield connection
-    except (sqlite3.Error, OverflowError, UnicodeDecodeError, TypeError, ValueError) as error:
-        if isinstance(error, RunError):
-            raise
-        raise RunError(f"{path} is damaged: expected an SQLite database of records, found {error}") from error
+    except RunError:
+        raise
+    except (sqlite3.Error, OSError, TypeError, ValueError, OverflowError) as error:
+        raise RunError(f"{path} is damaged or cannot be read: expected an SQLite database, found {error}") from error
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """A connection that trusts nothing that the file says of itself."""
+    _check_journal(path.with_name(f"{path.name}-journal"))
+    connection = sqlite3.connect(path, timeout=30)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    return connection
+
+
+def _check_journal(journal: Path) -> None:
+    """Refuse a journal that ends with the name of another file: SQLite would delete that file, wherever it is."""
+    try:
+        with journal.open("rb") as file:
+            file.seek(-len(_JOURNAL_MAGIC), os.SEEK_END)
+            names_another = file.read() == _JOURNAL_MAGIC
+    except OSError:  # none, or shorter
+        return
+    if names_another:
+        raise RunError(f"{journal} is refused: it belongs to several databases at once, and no run's journal does")
 
 
 def _digest(rows: list[tuple[Any, ...]]) -> str:

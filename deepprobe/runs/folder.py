@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from deepprobe.errors import RunError
-from deepprobe.runs.atomic import ASIDE
-from deepprobe.runs.database import create_database, last_step, last_value
+from deepprobe.runs.atomic import ASIDE, make_folder
+from deepprobe.runs.database import create_database
 from deepprobe.runs.lock import LOCK, locked
 from deepprobe.runs.manifest import MANIFEST, Manifest, digest_of_file, write_json
 from deepprobe.runs.names import run_path
@@ -113,8 +113,7 @@ def _summary(path: Path) -> dict[str, Any]:
         row |= {"model": _name_in(run.config, "model"), "data": _name_in(run.config, "data")}
         training = run.config.get("training")
         row["seed"] = training.get("seed") if isinstance(training, dict) else run.config.get("seed")
-        row["epochs"] = last_step(path / RECORDS)[1]
-        row["test_accuracy"] = last_value(path / RECORDS, split="test", measure="accuracy")
+        row["epochs"], row["test_accuracy"] = run.last_values(split="test", measure="accuracy")
         row["status"] = run.status
     except RunError:
         pass
@@ -129,11 +128,11 @@ def _name_in(config: Mapping[str, Any], key: str) -> str:
 
 def _make_folder(path: Path) -> None:
     """Make a run's folder, or take one that holds nothing but what an earlier attempt to make it left."""
+    make_folder(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
         found = {p.name for p in path.iterdir() if not p.name.endswith(ASIDE)}
     except OSError as error:
-        raise RunError(f"cannot make the folder {path}: {error.strerror or error}") from error
+        raise RunError(f"cannot read the folder {path}: {error.strerror or error}") from error
     strange = sorted(found - {CONFIG, IDENTITY, PROVENANCE, RECORDS, f"{RECORDS}-journal", LOCK})
     if strange:
         raise RunError(f"{path} is not empty and holds no run (there is {strange[0]!r}); choose another folder or name")

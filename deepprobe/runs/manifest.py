@@ -20,7 +20,9 @@ from deepprobe.runs.atomic import write_bytes
 MANIFEST = "manifest.json"
 FORMAT = 1
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?\Z")
-MAX_JSON_BYTES = 16 * 2**20
+MAX_JSON_BYTES = 4 * 2**20
+"""Some 38,000 probed steps; a hostile table of this length takes 24 times as much memory."""
+MAX_DEPTH = 64
 STATUSES = ("running", "interrupted", "diverged", "complete")
 """``running`` also stands on a run whose process died; ``diverged`` and ``complete`` are final."""
 
@@ -116,16 +118,18 @@ def digest_of_file(path: Path) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON aside and rename it; RunError if it cannot be written, or holds NaN, infinity or an object."""
+    """Write JSON aside and rename it; RunError if that fails, or it could not be read back (NaN, objects, size)."""
     try:
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=True)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise RunError(f"cannot write {path}: {error}; only text, finite numbers, lists and tables go there") from error
+    if len(text) >= MAX_JSON_BYTES:
+        raise RunError(f"cannot write {path}: it would have {len(text):,} bytes, and {MAX_JSON_BYTES:,} are read")
     write_bytes(path, (text + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON table of at most 16 MiB; RunError naming the file if it is anything else."""
+    """Read a JSON table of at most 4 MiB; RunError naming the file if it is anything else."""
     try:
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:
@@ -137,7 +141,17 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged: expected a JSON table, found {error}") from error
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged: expected a JSON table, found a {type(content).__name__}")
+    if _is_deeper(content, MAX_DEPTH):
+        raise RunError(f"{path} is damaged: expected tables and lists at most {MAX_DEPTH} deep, found deeper ones")
     return content
+
+
+def _is_deeper(content: Any, depth: int) -> bool:
+    """Whether tables and lists stand in one another more than so many times."""
+    level = [content]
+    for _ in range(depth):
+        level = [v for t in level for v in (t.values() if isinstance(t, dict) else t) if isinstance(v, dict | list)]
+    return bool(level)
 
 
 def _is_file_list(files: Any) -> TypeGuard[dict[str, str]]:

@@ -13,8 +13,8 @@ import pandas as pd
 
 from deepprobe.errors import RunError
 from deepprobe.records.frame import wide
-from deepprobe.runs.atomic import remove_leftovers
-from deepprobe.runs.database import append_rows, delete_after, frame_of, read_rows, rows_of
+from deepprobe.runs.atomic import make_folder, remove_file, remove_leftovers
+from deepprobe.runs.database import append_rows, delete_after, frame_of, last_values, read_rows, rows_of
 from deepprobe.runs.lock import locked
 from deepprobe.runs.manifest import STATUSES, Manifest, digest_of_file, read_json
 from deepprobe.runs.spectra import FOLDER, file_of_step, read_spectra, step_of_file, write_spectra
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 RECORDS = "records.sqlite"
 CONFIG, IDENTITY, PROVENANCE = "config.json", "identity.json", "provenance.json"
 FINAL = ("complete", "diverged")
+OF_STEPS = "*/step-*"
+"""Files of a run that are written once a step, spectra and checkpoints: not the run's until they are listed."""
 
 
 class Run(ABC):
@@ -224,15 +226,17 @@ class FolderRun(Run):
 
     def records(self) -> pd.DataFrame:
         """As in Run."""
-        if RECORDS in self._manifest.files:
-            self._manifest.check(self.path, RECORDS)
-        return read_rows(self.path / RECORDS)
+        return read_rows(self._checked_records())
+
+    def last_values(self, *, split: str, measure: str) -> tuple[float, float]:
+        """Epochs in the records and the last value of a metric of no layer, NaN if none; RunError if damaged."""
+        return last_values(self._checked_records(), split=split, measure=measure)
 
     def save_spectra(self, step: int, spectra: Mapping[str, ArrayLike]) -> None:
         """As in Run."""
         name = file_of_step(step)
         self.forget(name)
-        (self.path / FOLDER).mkdir(exist_ok=True)
+        make_folder(self.path / FOLDER)
         write_spectra(self.path / name, spectra)
         self.register(name)
 
@@ -265,10 +269,12 @@ class FolderRun(Run):
         if listed:
             self._write(self._manifest.without_files(*listed))
         for name in names:
-            (self.path / name).unlink(missing_ok=True)
+            remove_file(self.path / name)
 
     def rewind(self, step: int) -> None:
-        """Go back to what the run was at a step: later records and spectra, and leftovers of killed processes, go.
+        """Go back to what the run was at a step: later records and spectra go, and so does what was never listed.
+
+        Killed processes leave files aside, and spectra or checkpoints that were written but not yet listed.
 
         Args:
             step: Last step to keep; -1 keeps nothing.
@@ -278,9 +284,9 @@ class FolderRun(Run):
         """
         remove_leftovers(self.path)
         delete_after(self.path / RECORDS, step)
-        unlisted = {f"{FOLDER}/{p.name}" for p in (self.path / FOLDER).glob("*")} - set(self._manifest.files)
+        written = {path.relative_to(self.path).as_posix() for path in self.path.glob(OF_STEPS)}
         late = {file_of_step(s) for s in self.steps_probed() if s > step}
-        self.forget(*sorted(late | unlisted))
+        self.forget(*sorted(late | (written - set(self._manifest.files))))
 
     def difference(self, identity: Mapping[str, Any]) -> str:
         """In which settings another identity differs from this run's, in words; empty if in none."""
@@ -294,6 +300,10 @@ class FolderRun(Run):
 
     def __repr__(self) -> str:
         return f"FolderRun({str(self.path)!r}, status={self.status!r})"
+
+    def _checked_records(self) -> Path:
+        """The database, after its SHA-256 was found right where the manifest has it: once the run is over."""
+        return self._manifest.check(self.path, RECORDS) if RECORDS in self._manifest.files else self.path / RECORDS
 
     def _write(self, manifest: Manifest) -> None:
         """Write a manifest, then remember it."""

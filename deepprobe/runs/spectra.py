@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 FOLDER = "spectra"
+MAX_BYTES = 64 * 2**20
+"""8 million singular values of one step."""
+MAX_HEADER_BYTES = 4 * 2**20
 _FILE = re.compile(rf"{FOLDER}/step-(\d{{8,12}})\.safetensors\Z")
 
 
@@ -46,10 +49,13 @@ def write_spectra(path: Path, spectra: Mapping[str, ArrayLike]) -> None:
         spectra: Key of a layer call (``tap/view/layer``) to its singular values, stored as float64.
 
     Raises:
-        RunError: If it cannot be written.
+        RunError: If it cannot be written, or is more than can be read back.
     """
     tensors = {str(i): np.ascontiguousarray(v, dtype=np.float64) for i, v in enumerate(spectra.values())}
-    write_bytes(path, tensors_to_bytes(tensors, metadata={"keys": json.dumps(list(spectra))}))
+    content = tensors_to_bytes(tensors, metadata={"keys": json.dumps(list(spectra))})
+    if len(content) > MAX_BYTES or int.from_bytes(content[:8], "little") > MAX_HEADER_BYTES:
+        raise RunError(f"cannot write {path}: {len(spectra):,} spectra in {len(content):,} bytes are too many to read")
+    write_bytes(path, content)
 
 
 def read_spectra(path: Path) -> dict[str, NDArray[np.float64]]:
@@ -65,10 +71,18 @@ def read_spectra(path: Path) -> dict[str, NDArray[np.float64]]:
         RunError: If the file is not of this form.
     """
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise RunError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} were expected")
         content = path.read_bytes()
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        header = json.loads(content[8 : 8 + min(int.from_bytes(content[:8], "little"), MAX_HEADER_BYTES)])
         keys = json.loads(header["__metadata__"]["keys"])
         tensors = load_tensors(content)
+        strange = [name for name, tensor in tensors.items() if tensor.ndim != 1 or tensor.dtype != np.float64]
+        if strange:
+            raise ValueError(f"{strange[0][:100]!r}, which is no row of float64")
         return {key: tensors[str(i)] for i, key in enumerate(keys)}
+    except RunError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, SafetensorError) as error:
         raise RunError(f"{path} is damaged: expected spectra in safetensors, found {error}") from error

@@ -1,4 +1,4 @@
-"""The zip of a checkpoint, looked at before torch reads it: its frame, its sizes, its CRCs, and what its pickle asks for.
+"""The zip of a checkpoint, looked at before torch reads it: its frame, sizes and CRCs, and what its pickle asks for.
 
 torch trusts an archive in ways that a flipped bit or a hostile hand can use (seen with torch 2.13): an entry marked as
 a folder leaves its tensor uninitialised, a storage may claim more bytes than its entry has and is then read past the
@@ -13,12 +13,9 @@ import pickletools
 import re
 import struct
 import zipfile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from deepprobe.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_PICKLE_BYTES = 16 * 2**20
 MAX_ENTRIES = 100_000
@@ -34,6 +31,12 @@ ELEMENT_BYTES = {
     "Float": 4, "Double": 8, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
 }  # fmt: skip
 STORAGES = {f"torch {kind}Storage": size for kind, size in ELEMENT_BYTES.items()} | {"torch.storage UntypedStorage": 1}
+_INSTRUCTIONS = {
+    "PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
+    "BINUNICODE", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND", "APPENDS",
+    "SETITEM", "SETITEMS", "REDUCE", "BUILD",
+}  # fmt: skip
+"""Those of an honest table of tensors, beside the ones that ``_asked_for`` follows."""
 _ENTRY = re.compile(
     r"[^/\\]{1,200}/(?P<part>data\.pkl|byteorder|version|\.format_version|\.storage_alignment|"
     r"\.data/serialization_id|data/[0-9]{1,9})\Z"
@@ -81,12 +84,10 @@ def _check_end(file: IO[bytes], size: int) -> None:
     expected, n, length, start = _END.size, end[4], end[5], end[6]
     if tail[:4] == b"PK\6\6" and len(tail) == whole:
         end_64, locator = _END_64.unpack_from(tail), _LOCATOR_64.unpack_from(tail, _END_64.size)
-        expected, n, length, start = whole, end_64[7], end_64[8], end_64[9]
-        small = tuple(min(value, most) for value, most in ((n, 0xFFFF), (n, 0xFFFF), (length, 2**32 - 1), (start, 2**32 - 1)))
-        regular = (
-            end_64[1] == _END_64.size - 12 and end_64[4:7] == (0, 0, n)
-            and locator == (b"PK\6\7", 0, size - whole, 1) and end[3:7] == small[1:2] + small[1:]
-        )  # fmt: skip
+        expected, n, length, start = whole, *end_64[7:]
+        shown = (min(n, 2**16 - 1), min(n, 2**16 - 1), min(length, 2**32 - 1), min(start, 2**32 - 1))
+        stated = (end_64[1], *end_64[4:7], *locator, *end[3:7])
+        regular = stated == (_END_64.size - 12, 0, 0, n, b"PK\6\7", 0, size - whole, 1, *shown)
     else:
         regular = end[3] == n
     if end[0] != b"PK\5\6" or end[1:3] != (0, 0) or end[7] or not regular or start + length + expected != size:
@@ -125,25 +126,30 @@ def _asked_for(pickled: bytes, most: int) -> tuple[set[str], list[tuple[str, int
     memo: dict[int, Any] = {}
     items: list[Any] = []
     group: list[Any] = []
+    argument: Any
     for count, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
-        name = opcode.name
         if count > most:
             raise CheckpointError(f"is refused: its table of tensors takes more than {most:,} instructions")
-        if name in {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}:
-            wanted.add(str(argument) if name == "GLOBAL" else f"{name} {argument or ''}".strip())
-        if name in {"BINPUT", "LONG_BINPUT"}:
-            memo[argument] = items[-1] if items else None
-        elif name == "MARK":
-            items = []
-        elif name == "TUPLE":
-            group, items = items, []
-        elif name == "BINPERSID":
-            claimed.append(_storage(group))
-            group = []
-        elif name in {"BINGET", "LONG_BINGET"}:
-            items.append(memo.get(argument))
-        else:
-            items.append(argument)
+        match opcode.name:
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = items[-1] if items else None
+                continue
+            case "MARK":
+                items = []
+            case "TUPLE":
+                group, items = items, []
+                continue
+            case "BINPERSID":
+                claimed.append(_storage(group))
+            case "BINGET" | "LONG_BINGET":
+                items.append(memo.get(argument))
+            case "GLOBAL":
+                wanted.add(str(argument))
+                items.append(argument)
+            case name:
+                wanted |= {name} - _INSTRUCTIONS
+                items.append(argument)
+        group = []
     return wanted, claimed
 
 
@@ -153,8 +159,3 @@ def _storage(group: list[Any]) -> tuple[str, int]:
         case ["storage", str(kind), str(key), str(), int(n)] if kind in STORAGES:
             return key, n * STORAGES[kind]
     raise CheckpointError("is refused: a tensor's storage is not named as torch.save names it")
-
-
-def instructions(pickled: bytes) -> Iterator[str]:
-    """Names of a pickle's instructions."""
-    return (opcode.name for opcode, _, _ in pickletools.genops(pickled))

@@ -1,18 +1,17 @@
 """Checkpoints: written aside and renamed, read without running anything that is in them.
 
-Reading is in this order, and every failure is a CheckpointError that names the file: the zip's sizes (stored, not
-compressed, so that it cannot grow), its CRCs, the names its pickle asks for against a list of the few that tensors
-need, ``torch.load(weights_only=True)``, and each tensor's size against the bytes that are really there.
+Reading is in this order, and every failure is a CheckpointError that names the file: the archive (``archive.py``: its
+sizes and CRCs, and what its pickle asks for), ``torch.load(weights_only=True)``, and each tensor's size against the
+bytes that are really there.
 """
 
 from __future__ import annotations
 
 import json
-import pickletools
-import zipfile
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -20,21 +19,17 @@ from torch import Tensor, nn
 
 from deepprobe.errors import CheckpointError
 from deepprobe.runs.atomic import written_aside
+from deepprobe.training.archive import check_archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 FORMAT = 1
 MAX_BYTES = 64 * 2**30
-MAX_PICKLE_BYTES = 64 * 2**20
-_NEEDED = {
-    "collections OrderedDict",
-    "torch._utils _rebuild_tensor_v2",
-    "torch._utils _rebuild_parameter",
-    "torch.storage UntypedStorage",
-}
-_KINDS = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-_STORAGES = {f"torch {kind}Storage" for kind in _KINDS}
+MAX_HEADER_BYTES = 4 * 2**20
+"""Of a safetensors file: 40,000 tensors."""
+HOLES_FROM, HOLES_SHARE = 256 * 2**20, 16
+"""A file of that size with less than one part in so many on the disk is made of holes, and reading it fills memory."""
 
 
 @dataclass(frozen=True)
@@ -102,22 +97,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}")
-    if path.stat().st_size > MAX_BYTES:
-        raise CheckpointError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    _check_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a hostile or torn file makes its reader raise anything
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
-    for where, tensor in _tensors(content):
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise CheckpointError(
-                f"{path}: tensor {where} claims {tensor.numel():,} elements and holds "
-                f"{tensor.untyped_storage().nbytes():,} bytes"
-            )
-    return _of_content(path, content)
+        with path.open("rb") as file:
+            _check_size(path, file)
+            return _read_safetensors(path, file) if path.suffix == ".safetensors" else _read_archive(path, file)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def load_weights(model: nn.Module, path: Path | str) -> Checkpoint:
@@ -164,42 +149,38 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor], *, origin: str)
     model.load_state_dict(dict(weights), strict=True)
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that grows, is damaged, or asks for anything but tensors."""
+def _check_size(path: Path, file: IO[bytes]) -> None:
+    """Refuse a file that is too large, or large and not really there."""
+    about = os.fstat(file.fileno())
+    if about.st_size > MAX_BYTES:
+        raise CheckpointError(f"{path} has {about.st_size:,} bytes; at most {MAX_BYTES:,} are read")
+    there = getattr(about, "st_blocks", about.st_size) * 512
+    if about.st_size > HOLES_FROM and there < about.st_size // HOLES_SHARE:
+        raise CheckpointError(f"{path} is made of holes: {there:,} of its {about.st_size:,} bytes are on the disk")
+
+
+def _read_archive(path: Path, file: IO[bytes]) -> Checkpoint:
+    """The checkpoint, or the state dict, in a zip as torch.save writes it."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            compressed = [e.filename for e in entries if e.compress_type != zipfile.ZIP_STORED]
-            total = sum(e.file_size for e in entries)
-            if compressed or total > path.stat().st_size:
-                raise CheckpointError(f"{path} is compressed ({total:,} bytes when unpacked); checkpoints never are")
-            damaged = archive.testzip()
-            if damaged is not None:
-                raise CheckpointError(
-                    f"{path} is damaged: its part {damaged[:100]!r} does not have the CRC that it states"
-                )
-            pickles = [e for e in entries if e.filename.endswith(".pkl")]
-            if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE_BYTES:
-                raise CheckpointError(f"{path} is no checkpoint: expected one table of tensors of at most 64 MiB")
-            wanted = set(_names_wanted(archive.read(pickles[0])))
-    except CheckpointError:
-        raise
+        check_archive(file)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} {error}") from error
     except Exception as error:  # a hostile or torn file makes its reader raise anything
         raise CheckpointError(
             f"{path} is no checkpoint, or damaged: expected a zip as torch.save writes it ({_first_line(error)})"
         ) from error
-    strange = sorted(wanted - _NEEDED - _STORAGES)
-    if strange:
-        raise CheckpointError(f"{path} is refused: it asks for {strange[0][:100]!r}, which no table of tensors needs")
-
-
-def _names_wanted(pickled: bytes) -> Iterator[str]:
-    """Everything that a pickle would import, as ``module name``, without running it."""
-    for opcode, argument, _ in pickletools.genops(pickled):
-        if opcode.name == "GLOBAL":
-            yield str(argument)
-        elif opcode.name in {"STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}:
-            yield f"{opcode.name} {argument or ''}".strip()
+    file.seek(0)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # as above
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {_first_line(error)}") from error
+    for where, tensor in _tensors(content):
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{path}: tensor {where} claims {tensor.numel():,} elements and holds "
+                f"{tensor.untyped_storage().nbytes():,} bytes"
+            )
+    return _of_content(path, content)
 
 
 def _tensors(content: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -234,13 +215,18 @@ def _of_content(path: Path, content: Any) -> Checkpoint:
     return Checkpoint(weights, tables["deepprobe_config"], tables["about"] or {}, tables["training"])
 
 
-def _read_safetensors(path: Path) -> Checkpoint:
+def _read_safetensors(path: Path, file: IO[bytes]) -> Checkpoint:
     """Weights of a safetensors file, with the model's name and options if its metadata have them."""
     try:
-        content = path.read_bytes()
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            raise CheckpointError(f"{path} has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
+        header = json.loads(file.read(length))
         config = json.loads(header.get("__metadata__", {}).get("deepprobe_config", "null"))
-        weights = load_safetensors(content)
+        file.seek(0)
+        weights = load_safetensors(file.read())
+    except CheckpointError:
+        raise
     except Exception as error:  # a hostile or torn file makes its reader raise anything
         raise CheckpointError(f"{path} cannot be read as safetensors: {_first_line(error)}") from error
     return Checkpoint(weights, config if isinstance(config, dict) else None)

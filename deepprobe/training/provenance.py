@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from deepprobe.distributed import Ranks
-    from deepprobe.training.config import TrainConfig
     from deepprobe.training.stream import Data
 
 PACKAGES = ("deepprobe", "torch", "numpy", "scipy", "pandas")
 SAMPLES_HASHED = 64
 
 
-def provenance(model: nn.Module, config: TrainConfig, *, device: torch.device, ranks: Ranks) -> dict[str, Any]:
+def provenance(model: nn.Module, *, seed: int, device: torch.device, ranks: Ranks) -> dict[str, Any]:
     """Versions, machine, device, threads, processes, seed, commit, time, digest of initial weights; plain values."""
     on_gpu = device.type == "cuda"
     return {
@@ -38,7 +37,7 @@ def provenance(model: nn.Module, config: TrainConfig, *, device: torch.device, r
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "processes": ranks.world_size,
-        "seed": config.seed,
+        "seed": seed,
         "commit": _commit(),
         "initial_weights": weights_digest(model),
     }

@@ -103,7 +103,9 @@ def train(
             out if ranks.is_main else None, name,
             config={"model": identity["model"], "training": config.as_dict(), **(about or {})},
             identity=identity | {"about": dict(about or {})},
-            provenance=provenance(model, config, device=device, ranks=ranks) | {"command": dict(command or {})},
+            provenance={
+                **provenance(model, seed=config.seed, device=device, ranks=ranks), "command": dict(command or {})
+            },
         )  # fmt: skip
         model.to(device)
         if config.channels_last:

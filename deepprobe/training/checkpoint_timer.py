@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Self
 
 from deepprobe.errors import ConfigError
@@ -27,7 +27,7 @@ class CheckpointTimer:
 
     every: Every | None
     seconds: float = float("inf")
-    _since: float = field(default_factory=time.monotonic)
+    _since: float = field(default_factory=lambda: monotonic())
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -51,8 +51,8 @@ class CheckpointTimer:
 
     def is_due_now(self) -> bool:
         """Whether the clock asks for one."""
-        return time.monotonic() - self._since >= self.seconds
+        return monotonic() - self._since >= self.seconds
 
     def reset(self) -> None:
         """Start the clock anew."""
-        self._since = time.monotonic()
+        self._since = monotonic()

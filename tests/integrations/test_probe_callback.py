@@ -73,7 +73,7 @@ def test_every_epoch_is_probed_and_the_untrained_network_too(data):
 
 def test_the_records_are_those_of_condition_numbers(data):
     model, batches = blocks(), [data[0][:40]]
-    run = train(model, data, config=CONFIG, callbacks=[ProbeCallback(batches=batches)], quiet=True)
+    run = train(model, data, config=CONFIG, callbacks=[ProbeCallback(batches=batches, rows="all")], quiet=True)
     found = run.layers().query("step == 8 and view == 'channels'").reset_index(drop=True)
     expected = condition_numbers(model, batches, tap="input", progress=False)
     columns = [c for c in expected.columns if c in found]
@@ -125,6 +125,21 @@ def test_a_killed_run_has_the_same_spectra_in_the_end(tmp_path, data):
         assert all(np.array_equal(a[k], b[k]) for k in a)
 
 
+def test_by_default_four_positions_a_sample_become_rows(data):
+    run = train(blocks(), data, config=CONFIG, callbacks=[ProbeCallback("at 0it")], quiet=True)
+    rows = run.layers().set_index(["view", "layer"])["n_rows"]
+    assert rows["channels", "1.0.conv"] == 4 * 50  # of 50 samples held out
+    assert rows["samples", "1.0"] == 50
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"), [("at 0,1,2ep", [0, 4, 8]), ("at 1,2it", [1, 2]), ("log 1it..2ep x3", [0, 1, 3, 8])]
+)
+def test_every_may_be_any_schedule(data, every, steps):
+    run = train(plain(), data, config=CONFIG, callbacks=[ProbeCallback(every, tap="input", view="samples")], quiet=True)
+    assert run.steps_probed() == steps
+
+
 def test_the_samples_view_is_given_128_samples_at_most(data):
     batches = [(x, y) for x, y in zip(data[0].split(50), data[1].split(50), strict=True)]
     callback = ProbeCallback(batches=batches, view="samples", tap=("input", "output"))
@@ -168,8 +183,11 @@ def test_layers_and_view_may_be_chosen(data):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every": "0it"}, "every('0it'): the length must be at least '1it'; for the start alone use at('0it')"),
-        ({"every": "often"}, "'often' is no length of training; write it as '1ep', '500it' or '120ep50it'"),
+        (
+            {"every": "often"},
+            "'often' is no schedule; write it as '1ep', '500it', 'at 0,1,2,5,10ep', 'at 0it,5it,1ep' or "
+            "'log 1it..10ep x8', with ' +start' at the end for the untrained network too",
+        ),
         (
             {"tap": ("block", "input"), "view": ("samples", "channels", "pooled")},
             "ProbeCallback(tap=('block', 'input'), view=('samples', 'channels', 'pooled')): "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepprobe.errors import SpectrumError
+from deepprobe.errors import ShapeError, SpectrumError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,6 +56,7 @@ class ExactSketch:
 
     def __init__(self, n_features: int, *, seed: int = 0) -> None:
         self.n_features = n_features
+        self._merged = 0
         self._generator = np.random.default_rng([seed, n_features])
         self._sums = [np.zeros((n_features + _SPARE, n_features + 1), dtype=np.int64) for _ in PRIMES]
 
@@ -77,6 +78,23 @@ class ExactSketch:
                 weights = self._generator.integers(1, p, (buckets, len(part)))
                 sums += _product_mod(weights, residues, p)
                 sums %= p
+
+    def merge(self, other: ExactSketch) -> None:
+        """Take the sums of another sketch, which is left as it was.
+
+        They are mixed at random first: two sketches of one seed have the same multipliers, and their plain sum would be
+        a sketch of the sum of their rows.
+
+        Raises:
+            ShapeError: If the numbers of columns differ.
+        """
+        if other.n_features != self.n_features:
+            raise ShapeError(f"cannot merge {other.n_features} columns into {self.n_features}")
+        self._merged += 1
+        generator = np.random.default_rng([self.n_features, self._merged, _SPARE])
+        for mine, its, p in zip(self._sums, other._sums, PRIMES, strict=True):
+            mine += _product_mod(generator.integers(1, p, (len(its), len(its))), its, p)
+            mine %= p
 
     def rank(self, *, centred: bool = False) -> int:
         """Rank of all rows so far; the larger of the two primes' answers, for either is a lower bound."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from deepprobe.errors import ShapeError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -36,13 +38,24 @@ class Groups:
 
     Args:
         count: Groups g, at least 2.
-        new: Makes an empty accumulator.
+        new: Makes an empty accumulator; can be pickled where the groups are.
     """
 
     def __init__(self, count: int, new: Callable[[], Mergeable]) -> None:
         self._new = new
         self._groups = [new() for _ in range(count)]
         self._n_samples = 0
+
+    @property
+    def parts(self) -> list[Mergeable]:
+        """The accumulator of each group."""
+        return self._groups
+
+    def holding(self, parts: Sequence[Mergeable]) -> Groups:
+        """Groups after as many samples as these, with other accumulators."""
+        other = Groups(0, self._new)
+        other._groups, other._n_samples = list(parts), self._n_samples
+        return other
 
     @property
     def n_rows(self) -> int:
@@ -63,9 +76,16 @@ class Groups:
         self._n_samples += len(blocks)
 
     def merge(self, other: Groups) -> None:
-        """Take all rows of another, group by group; it is left as it was."""
-        for mine, its in zip(self._groups, other._groups, strict=True):
-            mine.merge(its)
+        """Take all rows of another, which is left as it was; its samples follow on this one's, as in one stream.
+
+        Raises:
+            ShapeError: If there are not as many groups.
+        """
+        count = len(self._groups)
+        if len(other._groups) != count:
+            raise ShapeError(f"cannot merge {len(other._groups)} groups into {count}")
+        for i, its in enumerate(other._groups):
+            self._groups[(i + self._n_samples) % count].merge(its)
         self._n_samples += other._n_samples
 
     def result(self) -> Factor:

@@ -104,16 +104,20 @@ def random_positions(blocks: Tensor, count: int, generator: torch.Generator) -> 
     Args:
         blocks: Shape (b, d, p).
         count: Positions a sample, drawn with replacement.
-        generator: On the CPU.
+        generator: On the blocks' device: positions from elsewhere would have to be waited for.
 
     Returns:
         Shape (b, d, count), a new tensor; the blocks themselves where p ≤ count.
     """
-    b, d, p = blocks.shape
+    b, _, p = blocks.shape
     if p <= count:
         return blocks
-    index = torch.randint(p, (b, count), generator=generator).to(blocks.device, non_blocking=True)
-    return blocks.gather(2, index[:, None, :].expand(b, d, count))
+    return at_positions(blocks, torch.randint(p, (b, count), generator=generator, device=blocks.device))
+
+
+def at_positions(blocks: Tensor, index: Tensor) -> Tensor:
+    """Blocks (b, d, p) at the positions of an index (b, count), a row of it for each sample: (b, d, count), new."""
+    return blocks.gather(2, index[:, None, :].expand(-1, blocks.shape[1], -1))
 
 
 def shuffled_samples(blocks: Tensor, generator: torch.Generator) -> Tensor:
@@ -123,12 +127,12 @@ def shuffled_samples(blocks: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         blocks: Shape (b, d, p).
-        generator: On the CPU.
+        generator: On the blocks' device.
 
     Returns:
         Shape (b, d, p), a new tensor.
     """
-    order = torch.rand(blocks.shape[:2], generator=generator).argsort(0).to(blocks.device, non_blocking=True)
+    order = torch.rand(blocks.shape[:2], generator=generator, device=blocks.device).argsort(0)
     return blocks.gather(0, order[:, :, None].expand(blocks.shape))
 
 

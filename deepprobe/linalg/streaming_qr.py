@@ -11,7 +11,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import local
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg.lapack import dtpqrt
@@ -139,6 +139,15 @@ class StreamingQR:
                 ARITHMETIC_ROUNDOFF, shifted=frobenius_norm(triangle[:, 1:]), frobenius=frobenius_norm(raw)
             ),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """One triangle in place of the lanes and of the rows that wait."""
+        self._flush()
+        for lane in self._lanes[1:]:
+            assert self._shift is not None
+            self._lanes[0].absorb(lane, lane_shift=self._shift, shift=self._shift)
+        del self._lanes[1:]
+        return vars(self)
 
     def _start(self, shift: NDArray[np.float64]) -> None:
         """Fix the row that is taken out of every other."""

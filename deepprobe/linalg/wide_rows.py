@@ -11,7 +11,7 @@ is: the Gaussian law with room for the worst rows, each on one unit of its own (
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse
@@ -44,7 +44,8 @@ class WideRows:
         self.n_rows = 0
         self._seed = seed
         self._rows: list[NDArray[np.floating]] = []
-        self._sketch: scipy.sparse.csr_array | None = None
+        self._sketched = False
+        self._signs: scipy.sparse.csr_array | None = None  # made of the seed whenever they are needed
         self._first: NDArray[np.floating] | None = None
         self._constant = np.ones(n_features, dtype=bool)
         self._hash = np.zeros(n_features, dtype=np.uint64)
@@ -67,13 +68,7 @@ class WideRows:
         rows = blocks[:, :, 0] if blocks.shape[2] == 1 else blocks.transpose(0, 2, 1).reshape(-1, self.n_features)
         if self._factor is not None:
             raise ShapeError(f"rows of {self.n_features} units after last=True: the factor is closed")
-        room = max(MOST_ROWS - self.n_rows, 0)
-        if len(rows) > room:
-            warnings.warn(
-                f"a view of {self.n_features:,} units takes at most {MOST_ROWS:,} rows; the others are left out",
-                stacklevel=2,
-            )
-            rows = rows[:room]
+        rows = rows[: self._room(len(rows))]
         if len(rows):
             self._note(rows)
             compressed = self._compressed(rows, keep=last)  # may replace self._rows
@@ -94,6 +89,10 @@ class WideRows:
             raise ShapeError("cannot merge an accumulator that was closed with last=True")
         if other._first is None:
             return
+        if not other._sketched:
+            for rows in other._rows:
+                self.update(rows[:, :, None])  # as if they had come here in the first place
+            return
         if self._first is None:
             self._first = other._first
         else:
@@ -101,10 +100,11 @@ class WideRows:
         self._constant &= other._constant
         # the other's hash was formed with row numbers from 0; unequal columns stay unequal under any fixed weights
         self._hash = self._hash * np.uint64(0x9E3779B97F4A7C15) + other._hash
-        if other._sketch is not None:
-            self._sketch_all()
-        self.n_rows += other.n_rows
-        self._rows += [r if r.shape[1] != self.n_features else self._compressed(r, keep=True) for r in other._rows]
+        self._sketch_all()
+        for rows in other._rows:
+            taken = rows[: self._room(len(rows))]
+            self.n_rows += len(taken)
+            self._rows.append(taken)
 
     def result(self) -> Factor:
         """Factor of all rows so far, by rows: shape (·, n) raw and (·, n - 1) centred."""
@@ -117,7 +117,7 @@ class WideRows:
         matrix = np.concatenate(self._rows)
         twins, has_zero = _twin_rows(matrix)
         triangle = triangle_of(matrix)
-        sketched = self._sketch is not None
+        sketched = self._sketched
         dead = self._constant & (self._first == 0)
         _, first = np.unique(self._hash, return_index=True)
         later = np.ones(d, dtype=bool)
@@ -145,9 +145,19 @@ class WideRows:
         Raises:
             ShapeError: If they were folded into a sketch or reduced by ``last``.
         """
-        if self._sketch is not None or self._factor is not None:
+        if self._sketched or self._factor is not None:
             raise ShapeError(f"the rows of {self.n_features} units are no longer kept")
         return self._rows
+
+    def _room(self, wanted: int) -> int:
+        """How many of so many rows are taken; a warning where it is not all of them."""
+        room = max(MOST_ROWS - self.n_rows, 0)
+        if wanted > room:
+            warnings.warn(
+                f"a view of {self.n_features:,} units takes at most {MOST_ROWS:,} rows; the others are left out",
+                stacklevel=3,
+            )
+        return min(wanted, room)
 
     def _note(self, rows: NDArray[np.floating]) -> None:
         """Keep what is certain of the columns: constant so far, and a 64-bit hash of their bits."""
@@ -164,17 +174,23 @@ class WideRows:
 
     def _compressed(self, rows: NDArray[np.floating], *, keep: bool) -> NDArray[np.floating]:
         """Rows as they are kept: themselves, or their signed sums."""
-        if self._sketch is None and self.n_rows * self.n_features > MOST_NUMBERS and self.n_features > SKETCH_WIDTH:
+        if not self._sketched and self.n_rows * self.n_features > MOST_NUMBERS and self.n_features > SKETCH_WIDTH:
             self._sketch_all()
-        if self._sketch is None:
+        if not self._sketched:
             return rows if keep else rows.copy()
-        return np.asarray((self._sketch @ rows.T.astype(np.float64)).T)
+        if self._signs is None:
+            self._signs = _signs(self.n_features, self._seed)
+        return np.asarray((self._signs @ rows.T.astype(np.float64)).T)
 
     def _sketch_all(self) -> None:
-        """Turn to sketching: draw the signs and fold what was kept."""
-        if self._sketch is None:
-            self._sketch = _signs(self.n_features, self._seed)
+        """Turn to sketching: fold what was kept."""
+        if not self._sketched:
+            self._sketched = True
             self._rows = [self._compressed(r, keep=True) for r in self._rows]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the signs, which the seed gives."""
+        return {**vars(self), "_signs": None}
 
 
 def _signs(n_features: int, seed: int) -> scipy.sparse.csr_array:

@@ -36,6 +36,15 @@ class UnitCounter:
         self._fired = np.zeros(n_features, dtype=np.int64)
         self._still = np.arange(n_features)  # units that have not changed
 
+    @classmethod
+    def of(cls, *, fired: NDArray[np.int64], still: NDArray[np.bool_], first: NDArray[np.floating]) -> UnitCounter:
+        """A counter that knows how often each unit fired, which ones never changed, and the first row; all (d,)."""
+        new = cls(len(fired))
+        new._first, new._still = first, np.flatnonzero(still)
+        new._quiet = np.flatnonzero(fired < RARE)
+        new._fired = fired[new._quiet]
+        return new
+
     def update(self, blocks: NDArray[np.floating]) -> None:
         """Take rows, as blocks of shape (b, d, p), finite."""
         b, _, p = blocks.shape
@@ -67,10 +76,27 @@ class UnitCounter:
         bad = ~np.isfinite(blocks)
         count = int(np.count_nonzero(bad))
         if count:
-            self.n_nonfinite += count
-            if self.first_nonfinite < 0:
-                self.first_nonfinite = int(np.flatnonzero(bad.any(axis=(0, 2)))[0])
+            self.note(count, int(np.flatnonzero(bad.any(axis=(0, 2)))[0]))
         return count
+
+    def note(self, count: int, first: int) -> None:
+        """Add a count of values that are not finite, found elsewhere and later, ``first`` the first unit of them."""
+        self.n_nonfinite += count
+        if self.first_nonfinite < 0:
+            self.first_nonfinite = first
+
+    def merge(self, other: UnitCounter) -> None:
+        """Take all rows of another counter, which is left as it was."""
+        self.note(other.n_nonfinite, other.first_nonfinite)
+        if other._first is None:
+            return
+        if self._first is None:
+            self._first = other._first
+        both, mine, its = np.intersect1d(self._quiet, other._quiet, return_indices=True)
+        fired = self._fired[mine] + other._fired[its]
+        self._quiet, self._fired = both[fired < RARE], fired[fired < RARE]
+        still = np.intersect1d(self._still, other._still)
+        self._still = still[self._first[still] == other._first[still]]
 
     def result(self, *, n_duplicate: int = 0) -> Units:
         """Counts so far, with the duplicates that the accumulator found."""

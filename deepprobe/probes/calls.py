@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 from tqdm.auto import tqdm
 
+from deepprobe.distributed import Ranks
 from deepprobe.errors import ShapeError
 from deepprobe.hooks.passes import as_batches, device_of, evaluating, moved, n_samples, run
 from deepprobe.probes.probe import Probe
 from deepprobe.probes.replay import measured_floors
+from deepprobe.probes.state import merged
+from deepprobe.seeding import derive_seed
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 
     from deepprobe.hooks.select import LayerSelection
     from deepprobe.records.spectrum import Spectrum
+
+ALONE = Ranks()
+"""One process alone."""
 
 
 def spectra(
@@ -33,10 +39,11 @@ def spectra(
     seed: int = 0,
     replay: int = 0,
     certify: bool = False,
-    method: str = "qr",
+    method: str = "auto",
     error_groups: int = 0,
     shuffled_null: bool = False,
     progress: bool = True,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Spectrum]:
     """Singular spectra of what a model's layers compute on given batches, in one forward pass a batch.
 
@@ -57,7 +64,9 @@ def spectra(
         seed: Of the random positions and of the permutations.
         replay: Samples to run again in float64, to measure the arithmetic's own floor; 0 for none.
         certify: Settle layers that come out singular at precision by an exact rank (views of up to 1,024 units).
-        method: ``"qr"``, accurate to κ = 1e14, or ``"gram"``, on the device, blind below 4e-8 of ‖H‖_F.
+        method: ``"qr"``, on the CPU, accurate to κ = 1e14; ``"gram"``, on the device of the activations, blind below
+            4e-8 of ‖H‖_F; ``"auto"``, which is ``"gram"`` on CUDA for float32 and halves outside the view ``samples``,
+            else ``"qr"``.
         error_groups: Groups of samples, typically 16 (0: none), for the standard error of log10 κ over live units by
             delete-one-group jackknife (Efron & Stein 1981): ``condition_number_se``, in dex. Views ``channels``,
             ``pooled`` and ``tokens``, up to 1,024 units; each group keeps a triangle. A row of a 2-D tensor counts as a
@@ -66,11 +75,15 @@ def spectra(
             samples of their batch (some tens at least, or little is shuffled): ``condition_number_shuffled``. Views
             ``channels`` and ``pooled``, up to 4,096 units.
         progress: Show a bar once it takes more than two seconds, on a terminal or in a notebook.
+        ranks: The processes of a distributed job, each of which passes its own batches; all of them must call. Rank 0
+            is given what one process would find over the batches of all, in the order of the ranks: to rounding
+            (20 eps κ) with ``rows="all"``; drawn positions and permutations are other ones than a single process
+            would draw.
 
     Returns:
         From layer call (``"conv1"``, ``"relu#2"`` for a second call) to ``Spectrum``, in depth order; ``.row()`` is the
         row of ``condition_numbers``. A layer that the forward pass does not call has none: ``out_proj`` inside
-        ``nn.MultiheadAttention`` is used as a weight only.
+        ``nn.MultiheadAttention`` is used as a weight only. Empty on other ranks than the first.
 
     Raises:
         ConfigError: If ``tap``, ``view``, ``rows``, ``method`` or ``error_groups`` is not one there is, or the view has
@@ -91,7 +104,7 @@ def spectra(
         tap=tap,
         view=view,
         rows=rows,
-        seed=seed,
+        seed=seed if ranks.is_main else derive_seed(seed, "rank", ranks.rank),
         certify=certify,
         method=method,
         error_groups=error_groups,
@@ -105,19 +118,21 @@ def spectra(
         for batch, last in _with_last(_nonempty(as_batches(batches)), progress=progress):
             taken += n_samples(batch)
             batch = moved(batch, target)
-            with probe.recording(last=last):
+            with probe.recording(last=last and ranks.is_alone):  # what is closed cannot be merged
                 run(network, batch)
             if replay and not floors:
                 floors = measured_floors(network, batch, probe.layers, tap=tap, view=view, samples=replay)
-        if not taken:
-            raise ShapeError("batches holds no samples: every batch was empty, or there was none")
-    found = probe.spectra(floors=floors)
-    if not found:
+    state = probe.state()
+    state.floors = floors
+    found_samples, found_tensors = ranks.agree([taken > 0, bool(state.cells)])
+    if not found_samples:
+        raise ShapeError("batches holds no samples: every batch was empty, or there was none")
+    if not found_tensors:
         raise ShapeError(
             f"none of the {len(probe.layers)} chosen layers saw a floating-point tensor at tap={tap!r}:"
             " the forward pass does not call them, or gives them integers"
         )
-    return found
+    return merged(ranks.gather(state)).spectra()
 
 
 def condition_numbers(
@@ -132,10 +147,11 @@ def condition_numbers(
     seed: int = 0,
     replay: int = 0,
     certify: bool = False,
-    method: str = "qr",
+    method: str = "auto",
     error_groups: int = 0,
     shuffled_null: bool = False,
     progress: bool = True,
+    ranks: Ranks = ALONE,
 ) -> pd.DataFrame:
     """Per-layer condition numbers of what a model computes on given batches: one row a layer call, in depth order.
 
@@ -150,10 +166,12 @@ def condition_numbers(
         seed: Of the random positions and of the permutations.
         replay: Samples to run again in float64; 0 for none.
         certify: Settle singular-at-precision layers by an exact rank.
-        method: ``"qr"`` or ``"gram"``.
+        method: ``"auto"``, ``"qr"`` or ``"gram"``.
         error_groups: Groups of samples for ``condition_number_se``, in dex; 0 for none.
         shuffled_null: Whether to give ``condition_number_shuffled``.
         progress: Show a bar once it takes more than two seconds.
+        ranks: The processes that each pass their own batches; rank 0 is given the table over all of them, the others
+            an empty one.
 
     Returns:
         DataFrame with ``depth layer call type tap view n_rows n_features dtype status condition_number
@@ -188,6 +206,7 @@ def condition_numbers(
         error_groups=error_groups,
         shuffled_null=shuffled_null,
         progress=progress,
+        ranks=ranks,
     )
     return pd.DataFrame([spectrum.row() for spectrum in found.values()])
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
-from threadpoolctl import ThreadpoolController
 
+from deepprobe.distributed import Ranks
 from deepprobe.errors import ConfigError
 from deepprobe.hooks.attach import ForwardState, attached
 from deepprobe.hooks.select import LayerSelection, rank_limit, select_layers
 from deepprobe.linalg.matricize import RESAMPLED_VIEWS, SHUFFLED_VIEWS, check_view
-from deepprobe.probes.cell import Cell, Reading, cell_for
+from deepprobe.linalg.threads import one_blas_thread as one_blas_thread
+from deepprobe.linalg.transfer import fetched
+from deepprobe.probes.cell import Cell, cell_for
+from deepprobe.probes.gram_cell import GramCell, settle_together
+from deepprobe.probes.positions import Positions
+from deepprobe.probes.reading import METHODS, Reading
+from deepprobe.probes.state import ProbeState, merged
 from deepprobe.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
 
     from deepprobe.records.layer import LayerCall
     from deepprobe.records.spectrum import Spectrum
-
-METHODS = ("qr", "gram")
 
 
 class Probe:
@@ -43,10 +44,12 @@ class Probe:
         tap: ``input``, ``output`` or ``block``.
         view: ``samples``, ``channels``, ``pooled``, ``hosvd1`` … ``hosvd3`` or ``tokens``.
         rows: ``"all"``, or how many random positions a sample to use in the ``channels`` and ``tokens`` views.
-        seed: Of the random positions and of the permutations.
+        seed: Of the random positions, which layers of one resolution share, and of the permutations.
         count_units: Count dead, constant and rare units over all rows; False leaves that to the rows used.
         certify: Settle layers that come out singular at precision by exact ranks.
-        method: ``"qr"`` or ``"gram"``.
+        method: ``"qr"``, on the CPU; ``"gram"``, on the device of the activations and without waiting for it inside
+            ``recording()`` (but for ``certify``); ``"auto"``, ``"gram"`` on CUDA where the activations' own rounding
+            hides its floor – up to float32, not the view ``samples`` –, else ``"qr"``.
         error_groups: Groups of samples, typically 16, for the jackknife's standard error of log10 κ over live units, in
             the views ``channels``, ``pooled`` and ``tokens``; 0 for none.
         shuffled_null: Also give κ of the same rows after each unit's maps were permuted over the samples of a batch, in
@@ -79,7 +82,7 @@ class Probe:
         seed: int = 0,
         count_units: bool = True,
         certify: bool = False,
-        method: str = "qr",
+        method: str = "auto",
         error_groups: int = 0,
         shuffled_null: bool = False,
         compilable: bool = True,
@@ -93,6 +96,7 @@ class Probe:
         _check_resampling(check_view(view), error_groups, shuffled_null=shuffled_null)
         positions = None if rows == "all" else rows
         self._reading = Reading(view, positions, method, count_units, certify, error_groups, shuffled_null)
+        self._positions = None if positions is None else Positions(positions, derive_seed(seed, "positions"))
         self._cells: dict[str, tuple[LayerCall, Cell]] = {}
         self._stack = ExitStack()
         self._state: ForwardState | None = None
@@ -140,40 +144,71 @@ class Probe:
         """Forget all rows: what follows belongs to another network."""
         self._cells.clear()
 
-    def spectra(self, *, floors: dict[str, float] | None = None) -> dict[str, Spectrum]:
+    def state(self) -> ProbeState:
+        """What was gathered so far, on the host: to be merged with that of other processes. The probe goes on.
+
+        Fetching it waits for the device, once.
+        """
+        self._settle()
+        tensors = [cell.tensors() for _, cell in self._cells.values()]
+        copies = iter(fetched([part for parts in tensors for part in parts]))
+        return ProbeState(
+            {
+                key: (call, cell.gathered([next(copies) for _ in parts]))
+                for (key, (call, cell)), parts in zip(self._cells.items(), tensors, strict=True)
+            }
+        )
+
+    def spectra(self, *, floors: dict[str, float] | None = None, ranks: Ranks | None = None) -> dict[str, Spectrum]:
         """Spectrum of each layer call, in depth order.
 
         Args:
             floors: Measured floors a row by layer call, from ``replay.measured_floors``.
+            ranks: The processes that share the rows between them; all must call. One process alone by default.
 
         Returns:
-            From layer call (``"conv1"``, ``"relu#2"``) to its spectrum.
-        """
-        floors = floors or {}
-        ordered = sorted(self._cells.items(), key=lambda item: (item[1][0].depth, item[1][0].order))
-        cells = {key: cell for key, (_, cell) in ordered}
-        with one_blas_thread(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            found = pool.map(lambda key: cells[key].spectrum(floor_a_row=floors.get(key, float("nan"))), cells)
-            return dict(zip(cells, found, strict=True))
+            From layer call (``"conv1"``, ``"relu#2"``) to its spectrum, over the rows of all processes; on another
+            rank than the first an empty one.
 
-    def table(self) -> pd.DataFrame:
-        """One row a layer call, in depth order; the columns of ``condition_numbers``."""
-        return pd.DataFrame([spectrum.row() for spectrum in self.spectra().values()])
+        Raises:
+            ShapeError: If a layer has other units in another process.
+        """
+        state = self.state()
+        state.floors = floors or {}
+        return merged((ranks or Ranks()).gather(state)).spectra()
+
+    def table(self, *, ranks: Ranks | None = None) -> pd.DataFrame:
+        """One row a layer call, in depth order; the columns of ``condition_numbers``. Arguments as in ``spectra``."""
+        return pd.DataFrame([spectrum.row() for spectrum in self.spectra(ranks=ranks).values()])
 
     def _take(self, call: LayerCall, tensor: Tensor) -> None:
         """Take what one hook saw."""
+        if call.order == 0:
+            self._start_pass()
         known = self._cells.get(call.key)
         if known is None:
             module = self.layers.get(call.layer)
             limit = (
                 (None, False) if module is None else rank_limit(module, self._tap, self._reading.view, axes=tensor.ndim)
             )
-            cell = cell_for(call, tensor, reading=self._reading, limit=limit, seed=derive_seed(self._seed, call.key))
+            cell = cell_for(
+                call, tensor, reading=self._reading, limit=limit, positions=self._positions, seed=self._seed
+            )
             known = self._cells[call.key] = (call, cell)
         known[1].update(tensor, last=self._last)
 
+    def _start_pass(self) -> None:
+        """Another forward pass begins: new positions, once the drawn rows of the last one have been multiplied."""
+        settle_together(cell for _, cell in self._cells.values() if isinstance(cell, GramCell))
+        if self._positions is not None:
+            self._positions.renew()
+
     def _settle(self) -> None:
-        """Fold in the drawn rows of the cells that have many; on this thread, for others would cost torch's a core."""
+        """Fold in drawn rows: on a GPU those of the pass that ends, else of the cells that have many.
+
+        On this thread, for others would cost torch's a core.
+        """
+        self._start_pass()
         for _, cell in self._cells.values():
             if cell.is_full:
                 cell.settle()
@@ -188,16 +223,3 @@ def _check_resampling(view: str, error_groups: int, *, shuffled_null: bool) -> N
         raise ConfigError(f"error_groups={error_groups}: view={view!r} has none, only {', '.join(RESAMPLED_VIEWS)}")
     if shuffled_null and view not in SHUFFLED_VIEWS:
         raise ConfigError(f"shuffled_null=True: view={view!r} has none, only {', '.join(SHUFFLED_VIEWS)}")
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """SciPy's and NumPy's BLAS on one thread each: beside torch's own threads they took 17.7 s for 1.0 s of work."""
-    with _controller().select(internal_api="openblas").limit(limits=1):
-        yield
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    """The libraries loaded by now; looked up once, for the search takes milliseconds."""
-    return ThreadpoolController()

@@ -244,7 +244,7 @@ def test_errors() -> None:
         spectra(model, ["x"])
     with pytest.raises(ConfigError, match="rows=0 is neither 'all' nor a number of positions, at least 1"):
         spectra(model, [IMAGES], rows=0)
-    with pytest.raises(ConfigError, match="method='svd' is not one of qr, gram"):
+    with pytest.raises(ConfigError, match="method='svd' is not one of auto, qr, gram"):
         spectra(model, [IMAGES], method="svd")
     with pytest.raises(UnknownNameError, match="layers='head2' matches nothing"):
         spectra(model, [IMAGES], layers="head2")

@@ -1,9 +1,9 @@
 """The zip of a checkpoint, looked at before torch reads it: its frame, sizes and CRCs, and what its pickle asks for.
 
-torch trusts an archive in ways that a flipped bit or a hostile hand can use (seen with torch 2.13): an entry marked as
-a folder leaves its tensor uninitialised, a storage may claim more bytes than its entry has and is then read past the
-end, and a second directory at the end of the file shows one archive to one reader and another to the next. So an
-archive must look exactly as ``torch.save`` writes it; then both readers see the same, and CRCs stand for all of it.
+torch trusts an archive in ways that a flipped bit or a hostile hand can use: an entry marked as a folder leaves its
+tensor uninitialised (torch 2.13), and a second directory at the end of the file shows one archive to one reader and
+another to the next. So an archive must look exactly as ``torch.save`` writes it, and its tensors claim the very bytes
+that are there; then all readers see the same, and the CRCs stand for all of it.
 """
 
 from __future__ import annotations

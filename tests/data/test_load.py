@@ -114,17 +114,19 @@ def test_cifar(make: SimpleNamespace, tmp_path: Path, name: str, form: str, pack
 @pytest.mark.parametrize(("name", "form"), [("cifar10", "binary"), ("cifar100", "python")])
 def test_archives_of_the_official_size(make: SimpleNamespace, tmp_path: Path, name: str, form: str) -> None:
     """The limits let whole archives pass, wherever in them the wanted file stands."""
+    images = np.zeros((50_000, 32, 32, 3), np.uint8)
+    images[:, 0] = np.random.default_rng(0).integers(0, 256, (50_000, 32, 3))
     if name == "cifar10":
-        parts = {f"cifar-10-batches-bin/data_batch_{i}.bin": bytes(10_000 * 3073) for i in range(1, 6)}
-        parts["cifar-10-batches-bin/readme.html"] = bytes(88)
-        parts["cifar-10-batches-bin/test_batch.bin"] = bytes(10_000 * 3073)
+        batch = make.binary_batch(images[:10_000], [9] * 10_000)
+        parts = {f"cifar-10-batches-bin/data_batch_{i}.bin": batch for i in range(1, 6)}
+        parts |= {"cifar-10-batches-bin/readme.html": bytes(88), "cifar-10-batches-bin/test_batch.bin": batch}
     else:
         parts = {
-            f"cifar-100-python/{split}": make.python2_batch(np.zeros((n, 32, 32, 3), np.uint8), [99] * n, "fine_labels")
+            f"cifar-100-python/{split}": make.python2_batch(images[:n], [99] * n, "fine_labels")
             for split, n in (("train", 50_000), ("test", 10_000))
         }
     archive = make.put(tmp_path / f"{name.replace('cifar', 'cifar-')}-{form}.tar.gz", make.tar_gz(parts))
-    assert archive.stat().st_size < 2**22
+    assert archive.stat().st_size < 2**23
     for split, n in (("train", 50_000), ("test", 10_000)):
         found = load_dataset(name, data_dir=tmp_path, split=split)
         assert found.images.shape == (n, 32, 32, 3)

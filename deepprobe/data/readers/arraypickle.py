@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_MAX_INSTRUCTIONS: Final = 2_000_000
+_MAX_INSTRUCTIONS: Final = 1_000_000
 
 _SYMBOLS: Final = {
     b"numpy.core.multiarray\n_reconstruct": "reconstruct",

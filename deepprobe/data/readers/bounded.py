@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _CHUNK = 2**16
 _MAX_MEMBERS = 64
 _GZIP = b"\x1f\x8b"
+_FREE, _RATIO = 64 * 2**20, 100
+"""What compressed files may hold: 64 MiB, or a hundred times what was read of them. MNIST holds five times as much."""
 
 
 class Inflating(io.RawIOBase):
@@ -55,6 +57,8 @@ class Inflating(io.RawIOBase):
         if self._inflate is None:
             return self._file.read(size)
         while not self._inflate.eof:
+            if self._given > _FREE + _RATIO * self._file.tell():
+                raise DataError(f"{self._origin}: the gzip data hold over {_RATIO} times what they take: a bomb")
             raw = self._inflate.unconsumed_tail or self._file.read(_CHUNK)
             try:
                 part = self._inflate.decompress(raw, size)

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MAX_FILE = 256 * 2**20
+MAX_FILE = 128 * 2**20
 """Largest picture file in bytes."""
+FREE_PIXELS, PIXELS_A_BYTE = 2**24, 64
+"""A picture may have 16.8 million pixels, or so many for each byte of its file: photographs have 2 to 20."""
+MAX_SCANS = 100
+"""Passes over a JPEG picture: cameras write 1, progressive ones about 10; each costs the time of a whole picture."""
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 _GREY = frozenset({"1", "L"})
@@ -42,15 +46,17 @@ def read_picture(
 
     Raises:
         DataError: If the file cannot be read, is damaged, of another format, size or pixel type, or too large
-            (Pillow's limit of 89 million pixels; MAX_FILE bytes).
+            (Pillow's limit of 89 million pixels; MAX_FILE bytes) or a bomb (FREE_PIXELS, MAX_SCANS).
     """
     try:
-        if path.stat().st_size > MAX_FILE:
-            raise DataError(f"{path}: expected at most {MAX_FILE} bytes, found {path.stat().st_size}")
+        length = path.stat().st_size
+        if length > MAX_FILE:
+            raise DataError(f"{path}: expected at most {MAX_FILE} bytes, found {length}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=[f for f in formats if f != "AVIF" or features.check("avif")]) as picture:
+                _check_effort(picture, path, length)
                 return _pixels(picture, path, size)
     except DataError:
         raise
@@ -83,6 +89,17 @@ def read_mosaic(path: Path) -> NDArray[np.uint8]:
     return tiles.reshape(SIDE * SIDE, TILE, TILE, 3)
 
 
+def _check_effort(picture: Image.Image, path: Path, length: int) -> None:
+    """Refuse an opened picture that would take far more memory or time than its file's length lets expect."""
+    n = picture.width * picture.height
+    if n > max(FREE_PIXELS, PIXELS_A_BYTE * length):
+        raise DataError(f"{path}: the picture claims too many pixels ({n:,} in {length:,} bytes: a bomb)")
+    if picture.format == "JPEG":
+        n_scans = path.read_bytes().count(b"\xff\xda")
+        if n_scans > MAX_SCANS:
+            raise DataError(f"{path}: expected at most {MAX_SCANS} scans, found {n_scans:,}")
+
+
 def _pixels(picture: Image.Image, path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     """Pixels of an opened picture, whose size and type are checked first."""
     if size is not None and picture.size != size:
@@ -91,7 +108,8 @@ def _pixels(picture: Image.Image, path: Path, size: tuple[int, int] | None) -> N
         )
     if picture.mode not in _GREY | _COLOUR:
         raise DataError(f"{path}: expected 8-bit grey or colour pixels, found Pillow's mode {picture.mode!r}")
-    upright = ImageOps.exif_transpose(picture)
-    if picture.mode in _GREY:
-        return np.asarray(upright.convert("L"))[:, :, None]
-    return np.asarray(upright.convert("RGB"))
+    wanted = "L" if picture.mode in _GREY else "RGB"
+    ImageOps.exif_transpose(picture, in_place=True)
+    upright = picture if picture.mode == wanted else picture.convert(wanted)
+    pixels = np.asarray(upright)
+    return pixels[:, :, None] if wanted == "L" else pixels

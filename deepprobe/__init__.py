@@ -12,9 +12,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepprobe.data import list_datasets, load_dataset
     from deepprobe.errors import DeepprobeError
-    from deepprobe.integrations import ProbeCallback
+    from deepprobe.integrations import (
+        GradientCallback,
+        InFlightCallback,
+        ProbeCallback,
+        UpdateCallback,
+        WeightCallback,
+    )
     from deepprobe.models import create_model, describe_model, list_models
-    from deepprobe.probes import Probe, capture, condition_numbers, spectra
+    from deepprobe.probes import (
+        Probe,
+        capture,
+        condition_numbers,
+        gradient_signal,
+        spectra,
+        weight_spectra,
+        weight_table,
+    )
     from deepprobe.records.spectrum import Spectrum
     from deepprobe.reports import write_report
     from deepprobe.runs import list_runs, open_run
@@ -22,14 +36,19 @@ if TYPE_CHECKING:
 
 _HOME = {
     "DeepprobeError": "deepprobe.errors",
+    "GradientCallback": "deepprobe.integrations",
+    "InFlightCallback": "deepprobe.integrations",
     "Probe": "deepprobe.probes",
     "ProbeCallback": "deepprobe.integrations",
     "Spectrum": "deepprobe.records.spectrum",
     "TrainConfig": "deepprobe.training",
+    "UpdateCallback": "deepprobe.integrations",
+    "WeightCallback": "deepprobe.integrations",
     "capture": "deepprobe.probes",
     "condition_numbers": "deepprobe.probes",
     "create_model": "deepprobe.models",
     "describe_model": "deepprobe.models",
+    "gradient_signal": "deepprobe.probes",
     "list_datasets": "deepprobe.data",
     "list_models": "deepprobe.models",
     "list_runs": "deepprobe.runs",
@@ -37,6 +56,8 @@ _HOME = {
     "open_run": "deepprobe.runs",
     "spectra": "deepprobe.probes",
     "train": "deepprobe.training",
+    "weight_spectra": "deepprobe.probes",
+    "weight_table": "deepprobe.probes",
     "write_report": "deepprobe.reports",
 }
 
@@ -56,14 +77,19 @@ _ROOMS = (
 
 __all__ = [
     "DeepprobeError",
+    "GradientCallback",
+    "InFlightCallback",
     "Probe",
     "ProbeCallback",
     "Spectrum",
     "TrainConfig",
+    "UpdateCallback",
+    "WeightCallback",
     "capture",
     "condition_numbers",
     "create_model",
     "describe_model",
+    "gradient_signal",
     "list_datasets",
     "list_models",
     "list_runs",
@@ -71,6 +97,8 @@ __all__ = [
     "open_run",
     "spectra",
     "train",
+    "weight_spectra",
+    "weight_table",
     "write_report",
 ]
 

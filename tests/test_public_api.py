@@ -13,7 +13,8 @@ import deepprobe
 PACKAGE = Path(deepprobe.__file__).parent
 PROMISED = {
     "create_model", "load_dataset", "train", "TrainConfig", "capture", "Probe", "spectra", "condition_numbers",
-    "ProbeCallback", "open_run", "write_report",
+    "ProbeCallback", "open_run", "write_report", "gradient_signal", "weight_spectra", "weight_table",
+    "GradientCallback", "WeightCallback", "UpdateCallback", "InFlightCallback",
 }  # fmt: skip
 
 

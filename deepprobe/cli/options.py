@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """For ``__pydantic_config__`` of every dataclass of options."""
 
-LARGEST_FILE = 2**20
-"""Bytes; no honest file of settings is larger."""
+LARGEST_FILE = 2**14
+"""Bytes; no honest file of settings is larger, and reading a.a.a.a… takes time by the square of its length."""
 
 
 T = TypeVar("T", bound="DataclassInstance")
@@ -110,7 +110,7 @@ def read_toml(path: Path, cls: type[DataclassInstance]) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise ConfigError(f"{path} is larger than 1 MiB: this is no file of settings")
+            raise ConfigError(f"{path} is larger than 16 KiB: this is no file of settings")
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None

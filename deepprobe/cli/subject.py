@@ -145,7 +145,7 @@ def rebuild(checkpoint: Checkpoint, *, origin: str, into: nn.Module | None = Non
         UnknownNameError: If there is no network of that name.
         ConfigError: If the network's options are impossible.
     """
-    from deepprobe.models import create_model
+    from deepprobe.models import create_model, describe_model
     from deepprobe.training.checkpoint import put_weights
 
     if into is None:
@@ -153,6 +153,10 @@ def rebuild(checkpoint: Checkpoint, *, origin: str, into: nn.Module | None = Non
         name = config.pop("name", None)
         if not isinstance(name, str):
             raise CheckpointError(f"{origin} does not name its network: write deepprobe probe MODEL --weights {origin}")
+        size = describe_model(name, **{k: v for k, v in config.items() if k != "seed"}).parameters
+        held = sum(weight.numel() for weight in checkpoint.weights.values())
+        if size > held:  # before the memory is taken
+            raise CheckpointError(f"{origin} names a {name} of {size:,} parameters and holds {held:,} numbers")
         into = create_model(name, **config)
     put_weights(into, checkpoint.weights, origin=origin)
     return into

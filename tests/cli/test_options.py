@@ -115,7 +115,7 @@ def test_missing_and_huge_files(tmp_path: Path) -> None:
         read_toml(tmp_path / "none.toml", TrainOptions)
     huge = tmp_path / "huge.toml"
     huge.write_bytes(b"#" * (LARGEST_FILE + 1))
-    with pytest.raises(ConfigError, match=r"huge\.toml is larger than 1 MiB: this is no file of settings$"):
+    with pytest.raises(ConfigError, match=r"huge\.toml is larger than 16 KiB: this is no file of settings$"):
         read_toml(huge, TrainOptions)
 
 

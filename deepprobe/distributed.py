@@ -7,6 +7,7 @@ processes of one job that trust each other; nothing is read from a file.
 
 from __future__ import annotations
 
+import atexit
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,6 +134,9 @@ def local_rank() -> int:
 def process_group(device: torch.device) -> Iterator[Ranks]:
     """The ranks that train together: of the group that is up, or of one made here where ``torchrun`` started us.
 
+    A group made here stays up until the process ends, for the next training: a second one would meet at the same
+    place as the first, and some processes would find what the others had left there.
+
     Args:
         device: Where this process computes: NCCL between GPUs, gloo between CPUs.
 
@@ -143,10 +147,18 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
         ConfigError: If torch was built without distributed training, or the others do not answer.
         RankLostError: If one of the others ends.
     """
-    ranks = current_ranks()
-    if not ranks.is_alone or not started_by_torchrun():
-        yield ranks
-        return
+    if current_ranks().is_alone and started_by_torchrun():
+        _make_group(device)
+    try:
+        yield current_ranks()
+    except RuntimeError as error:
+        if current_ranks().is_alone or not any(word in str(error) for word in _SAYS_LOST):
+            raise
+        raise RankLostError("another process of this training ended; its own message says why") from error
+
+
+def _make_group(device: torch.device) -> None:
+    """Meet the other processes; ConfigError if they do not come."""
     import torch
     import torch.distributed as dist
 
@@ -159,14 +171,7 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"the processes of torchrun did not find each other: {error}") from error
-    try:
-        yield current_ranks()
-    except RuntimeError as error:
-        if not any(word in str(error) for word in _SAYS_LOST):
-            raise
-        raise RankLostError("another process of this training ended; its own message says why") from error
-    finally:
-        dist.destroy_process_group()
+    atexit.register(dist.destroy_process_group)
 
 
 def _device_of_group() -> torch.device:

@@ -48,6 +48,8 @@ def main(out, what):
     train(model, train_set, test_set=test_set, config=config, callbacks=[at("5it")(happen)], out=out)
     if os.environ["RANK"] == "0":
         save_checkpoint(Path(out).with_suffix(".pt"), model)
+    once_more = TrainConfig(**config.as_dict() | {"epochs": 1})
+    train(small_net(), train_set, config=once_more, out=f"{out}-again")
 
 
 if __name__ == "__main__":

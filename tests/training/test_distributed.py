@@ -71,6 +71,7 @@ def test_two_processes_interrupted_together_go_on_to_the_same_bits(folder):
     tables = [open_run(folder / name).metrics().query(lasting) for name in ("whole", "resumed")]
     assert tables[0]["value"].tolist() == tables[1]["value"].tolist()
     assert open_run(folder / "whole").provenance["processes"] == 2
+    assert open_run(folder / "whole-again").status == "complete"  # the processes meet once, and train twice
 
 
 def test_a_process_that_dies_ends_the_run_with_its_error(tmp_path):

@@ -10,6 +10,7 @@ import pandas as pd
 from deepprobe.integrations.stored import keep_spectra
 from deepprobe.probes import Probe
 from deepprobe.records.step import Schedule, parse_schedule
+from deepprobe.seeding import derive_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,8 @@ class InFlightCallback:
 
     Hooks are set before the model is compiled and cost one test each while no update is watched. Records have
     ``split="train"``, singular values the keys ``train/tap/view/layer``; each watched update stands for itself, as
-    rows of different steps belong to different networks. Training goes on as if it were not watched, bit for bit.
+    rows of different steps belong to different networks. With several processes the rows of all of them, and so of the
+    whole batch, are taken together, and rank 0 records. Training goes on as if it were not watched, bit for bit.
 
     Args:
         every: Which updates: "1ep", "500it", "at 1,10,100it", "log 1it..10ep"; see ``parse_schedule``.
@@ -55,10 +57,9 @@ class InFlightCallback:
     @contextmanager
     def around_training(self, context: Context) -> Iterator[None]:
         """Set the hooks, and take them off whatever happens."""
-        compiled = context.config is not None and context.config.compile
         probe = Probe(
-            context.model, layers=self.layers, tap=self.tap, view=self.view, rows=self.rows, seed=context.seed,
-            compilable=compiled,
+            context.model, layers=self.layers, tap=self.tap, view=self.view, rows=self.rows,
+            compilable=context.config is not None and context.config.compile,
         )  # fmt: skip
         with probe:
             self._probe = probe
@@ -73,10 +74,11 @@ class InFlightCallback:
         if self._probe is None:
             yield
             return
-        self._probe.reset()
+        rank, step = context.ranks.rank, context.step.index
+        self._probe.reset(seed=derive_seed(context.seed, "in flight", step, rank))  # the same after a resumption
         with self._probe.recording():
             yield
-        found = self._probe.spectra()
+        found = self._probe.spectra(ranks=context.ranks)
         if found:
             context.record(pd.DataFrame([spectrum.row() for spectrum in found.values()]), split="train")
             keep_spectra(context, found, under="train/")

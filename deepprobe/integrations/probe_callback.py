@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from deepprobe.errors import ConfigError, UnknownNameError
-from deepprobe.integrations.batches import first
+from deepprobe.integrations.batches import first, shared
 from deepprobe.integrations.stored import keep_spectra
 from deepprobe.probes import spectra
 from deepprobe.records.step import Schedule, parse_schedule
@@ -28,6 +28,7 @@ class ProbeCallback:
 
     Records get a row a number with ``split="probe"``; singular values are stored under ``tap/view/layer``, those of
     the centred matrix under ``centred/tap/view/layer``. Training goes on as if it had not been probed, bit for bit.
+    With several processes each probes its share of every batch, and rank 0 records what all found together.
 
     Args:
         every: When: "1ep", "500it", "at 0,1,2,5,10ep", "log 1it..10ep"; see ``parse_schedule``.
@@ -77,11 +78,12 @@ class ProbeCallback:
                     keep_spectra(context, found)
 
     def _spectra(self, context: Context, batches: list[Any], tap: str, view: str) -> dict[str, Spectrum]:
-        """Spectra of one pair."""
+        """Spectra of one pair, taken by all ranks together."""
+        chosen = list(first(batches, SAMPLES_AT_MOST)) if view == "samples" else batches
         try:
             return spectra(
                 context.model,
-                list(first(batches, SAMPLES_AT_MOST)) if view == "samples" else batches,
+                list(shared(chosen, context.ranks)),
                 layers=self.layers,
                 tap=tap,
                 view=view,
@@ -90,6 +92,7 @@ class ProbeCallback:
                 seed=context.seed,
                 replay=self.replay,
                 progress=False,
+                ranks=context.ranks,
             )
         except UnknownNameError:
             if tap != "block" or self.layers is not None:

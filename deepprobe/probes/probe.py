@@ -96,7 +96,7 @@ class Probe:
         _check_resampling(check_view(view), error_groups, shuffled_null=shuffled_null)
         positions = None if rows == "all" else rows
         self._reading = Reading(view, positions, method, count_units, certify, error_groups, shuffled_null)
-        self._positions = None if positions is None else Positions(positions, derive_seed(seed, "positions"))
+        self._positions = _positions(positions, seed)
         self._cells: dict[str, tuple[LayerCall, Cell]] = {}
         self._stack = ExitStack()
         self._state: ForwardState | None = None
@@ -140,9 +140,12 @@ class Probe:
             if self._state is not None:
                 self._state.active = False
 
-    def reset(self) -> None:
-        """Forget all rows: what follows belongs to another network."""
+    def reset(self, *, seed: int | None = None) -> None:
+        """Forget all rows: what follows belongs to another network; positions go on to be drawn, or anew of a seed."""
         self._cells.clear()
+        if seed is not None:
+            self._seed = seed
+            self._positions = _positions(self._reading.positions, seed)
 
     def state(self) -> ProbeState:
         """What was gathered so far, on the host: to be merged with that of other processes. The probe goes on.
@@ -212,6 +215,11 @@ class Probe:
         for _, cell in self._cells.values():
             if cell.is_full:
                 cell.settle()
+
+
+def _positions(count: int | None, seed: int) -> Positions | None:
+    """What draws so many positions a sample, if not all are used."""
+    return None if count is None else Positions(count, derive_seed(seed, "positions"))
 
 
 def _check_resampling(view: str, error_groups: int, *, shuffled_null: bool) -> None:

@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from deepprobe.hooks.kernels import Kernel, kernels
 from deepprobe.linalg.factor import Factor
+from deepprobe.linalg.threads import one_blas_thread
 from deepprobe.measures.conditioning import Subject, spectrum
-from deepprobe.probes.probe import one_blas_thread
 from deepprobe.records.spectrum import ARITHMETIC_ROUNDOFF, Spectrum, Units
 
 if TYPE_CHECKING:

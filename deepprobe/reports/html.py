@@ -16,7 +16,7 @@ from deepprobe.reports.findings import findings
 from deepprobe.reports.source import networks
 from deepprobe.reports.tables import COLUMNS
 from deepprobe.reports.words import clean, listed, plural
-from deepprobe.runs.atomic import write_bytes
+from deepprobe.runs.atomic import make_folder, write_bytes
 
 
 def write_report(source: Any, path: str | Path, *, title: str | None = None) -> Path:
@@ -40,7 +40,7 @@ def write_report(source: Any, path: str | Path, *, title: str | None = None) -> 
     """
     target = Path(path)
     text = render(source, title=title)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     write_bytes(target, text.encode())
     return target
 

@@ -15,7 +15,7 @@ import pandas as pd
 from deepprobe.reports.facts import layer_facts, trainings
 from deepprobe.reports.source import METRIC_COLUMNS, Network, facet, facets, last_step, networks
 from deepprobe.reports.words import STATUSES, clean, number
-from deepprobe.runs.atomic import write_bytes
+from deepprobe.runs.atomic import make_folder, write_bytes
 
 SUMMARY = (
     "network", "tap", "view", "n_runs", "n_layers", "finite", "structural", "collapsed", "unresolved", "nonfinite",
@@ -185,7 +185,7 @@ def write_tables(source: Any, folder: str | Path) -> tuple[Path, ...]:
     """
     group = networks(source)
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     layers = [n.layers for n in group if len(n.layers)]
     metrics = [n.metrics for n in group if len(n.metrics)]
     frames = {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepprobe.errors import CheckpointError, RunError
 from deepprobe.runs import FolderRun
+from deepprobe.runs.atomic import make_folder
 from deepprobe.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from deepprobe.training.checkpoint_timer import CheckpointTimer
 
@@ -78,7 +79,7 @@ class Checkpoints:
             return
         name = f"{FOLDER}/step-{step.index:012d}.pt"
         self._run.forget(name)
-        (self._run.path / FOLDER).mkdir(exist_ok=True)
+        make_folder(self._run.path / FOLDER)
         save_checkpoint(self._run.path / name, model, about=self._about, training=state)
         self._run.register(name)
         self._run.forget(*self._run.files(FOLDER)[: -self._kept])

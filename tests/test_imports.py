@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "seaborn", "captum", "matplotlib", "pandas", "scipy", "sklearn"}
+EXTRAS = {"lightning", "transformers", "accelerate", "tensorboard", "mlflow", "wandb"}
+HEAVY = {"torch", "seaborn", "captum", "matplotlib", "pandas", "scipy", "sklearn"} | EXTRAS
 
 
 def loaded_by(*arguments: str) -> set[str]:
@@ -40,6 +41,12 @@ def test_room_never_loads_torch(room: str) -> None:
     loaded = loaded_by("-c", f"import deepprobe.{room}")
     assert "torch" not in loaded
     assert "deepprobe" in loaded
+
+
+def test_trackers_load_no_package_before_one_is_made() -> None:
+    loaded = loaded_by("-c", "import deepprobe.integrations.trackers")
+    assert loaded & EXTRAS == set()
+    assert "torch" in loaded
 
 
 def test_an_import_is_seen() -> None:

@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 from deepprobe.cli.subject import build, load_split, model_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deepprobe.cli.train import TrainOptions
     from deepprobe.data import ImageSet
     from deepprobe.runs import Run
     from deepprobe.training.context import Callback
+    from deepprobe.training.tracking import Tracker
 
 NOT_OF_A_RUN = ("config", "resume", "out", "quiet")
 """Options that are not kept with a run: where they came from, where it lies, what is shown."""
+
+GRADIENT_SAMPLES = 128
+"""Gradients are taken on at most so many of the probed images: they need a backward pass."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,7 @@ def train_one(job: Job, *, quiet: bool) -> tuple[Run, bool]:
         name=job.name,
         about={"data": _data_settings(options, data), "probe": _probe_settings(options), "denormals": "flushed"},
         command=job.command,
+        trackers=_trackers(options),
         quiet=quiet,
     )
     return done, was_there
@@ -147,20 +154,32 @@ def _probes(job: Job, data: Data) -> list[Callback]:
     options = job.options
     if options.probe_every is None or job.seed not in (options.probe_seeds or options.seeds):
         return []
-    from deepprobe.integrations import ProbeCallback
+    from deepprobe import integrations as our
 
     images, labels = data.test.take(options.probe_samples).tensors()
-    return [
-        ProbeCallback(
-            every=options.probe_every,
-            batches=[(images, labels)],
-            layers=options.layers or None,
-            tap=options.tap,
-            view=options.view,
-            rows=options.rows,
+    when, layers = options.probe_every, options.layers or None
+    make: dict[str, Callable[[], Callback]] = {
+        "spectra": lambda: our.ProbeCallback(
+            when, batches=[(images, labels)], layers=layers, tap=options.tap, view=options.view, rows=options.rows,
             replay=options.replay,
-        )
-    ]
+        ),
+        "gradients": lambda: our.GradientCallback(
+            when, batches=[(images[:GRADIENT_SAMPLES], labels[:GRADIENT_SAMPLES])]
+        ),
+        "weights": lambda: our.WeightCallback(when),
+        "updates": lambda: our.UpdateCallback(when),
+        "in-flight": lambda: our.InFlightCallback(when, layers=layers, rows=options.rows),
+    }  # fmt: skip
+    return [make[name]() for name in dict.fromkeys(options.measure)]
+
+
+def _trackers(options: TrainOptions) -> list[Tracker]:
+    """Places that follow the run; MissingPackageError where one is not installed."""
+    if not options.track:
+        return []
+    from deepprobe.integrations.trackers import TRACKERS
+
+    return [TRACKERS[name](options.out / name) for name in dict.fromkeys(options.track)]
 
 
 def _data_settings(options: TrainOptions, data: Data) -> dict[str, Any]:
@@ -172,7 +191,7 @@ def _probe_settings(options: TrainOptions) -> dict[str, Any]:
     """What is probed, as plain values: part of what a run is."""
     if options.probe_every is None:
         return {}
-    names = ["probe_every", "probe_samples", "probe_seeds", "layers", "tap", "view", "rows"]
+    names = ["probe_every", "probe_samples", "probe_seeds", "measure", "layers", "tap", "view", "rows"]
     names += ["replay"] if options.replay else []  # left out where it is not asked for, as in runs from before it
     return {name.removeprefix("probe_"): _plain(getattr(options, name)) for name in names}
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T", bound="DataclassInstance")
 
-MAY_CHANGE = ("data_dir", "device", "threads", "checkpoint_every", "checkpoints_kept")
+MAY_CHANGE = ("data_dir", "device", "threads", "checkpoint_every", "checkpoints_kept", "track")
 """Options that leave the result as it is; other threads change its last bits, of which training warns."""
 
 

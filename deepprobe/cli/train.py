@@ -20,6 +20,8 @@ from deepprobe.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+Tracked = Literal["tensorboard", "mlflow", "wandb"]
+Measured = Literal["spectra", "gradients", "weights", "updates", "in-flight"]
 View = Literal["samples", "channels", "pooled", "hosvd1", "hosvd2", "hosvd3", "tokens"]
 Tap = Literal["input", "output", "block"]
 
@@ -111,19 +113,25 @@ class TrainOptions:
     checkpoints_kept: Annotated[int, Field(ge=1, le=1_000_000)] = 2
     """How many checkpoints stay, the last ones."""
 
+    track: tuple[Tracked, ...] = ()
+    """Also send the numbers to these, below OUT/tensorboard, OUT/mlflow, OUT/wandb (offline)."""
+
     probe_every: str | None = None
-    """Between probes: 1ep, 100it, 1ep50it; none by default."""
+    """When to probe: 1ep, 100it, 'at 0,1,2,5,10ep', 'log 1it..10ep'; never by default."""
+    measure: Annotated[tuple[Measured, ...], Field(min_length=1)] = ("spectra", "gradients", "weights", "updates")
+    """What a probe takes: representations of the probed images, their gradients, the weights, what the update just then
+    did to them, and representations of the batch in training (in-flight)."""
     probe_samples: Annotated[int, Field(ge=1, le=100_000)] = 128
     """Test images that are probed, the first ones."""
     probe_seeds: tuple[int, ...] | None = None
     """Probe only the runs of these seeds; all by default."""
     layers: tuple[str, ...] = ()
-    """Layers to probe, as patterns of names such as 'features.stage2.*'; all by default."""
+    """Layers whose representations are read, as patterns of names such as 'features.stage2.*'; all by default."""
     tap: tuple[Tap, ...] = ("block", "input")
     """Where representations are read."""
     view: tuple[View, ...] = ("samples", "channels")
     """How they become matrices: one for each tap, or one for all."""
-    rows: Literal["all"] | Annotated[int, Field(ge=1)] = "all"
+    rows: Literal["all"] | Annotated[int, Field(ge=1)] = 4
     """Positions of each sample that become rows: all, or so many at random."""
     replay: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Samples that each probe runs again in float64, to measure what the arithmetic itself can know; 0 for none."""

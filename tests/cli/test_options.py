@@ -156,7 +156,7 @@ def test_any_file_is_options_or_our_error(content: bytes, tmp_path: Path) -> Non
 
 def test_deeply_nested_file_is_our_error(tmp_path: Path) -> None:
     file = tmp_path / "deep.toml"
-    file.write_text("seeds = " + "[" * 100_000, encoding="utf-8")
+    file.write_text("seeds = " + "[" * 16_000, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"deep\.toml is not TOML"):
         read_toml(file, TrainOptions)
 
@@ -190,6 +190,22 @@ def test_training_options_are_those_of_the_trainer() -> None:
     for name in set(theirs) - {"seed", "on_nonfinite"}:
         assert ours[name] == theirs[name], name
         assert name in {"device", "milestones"} or repr(typed[name]) == repr(checked_there[name]), name
+
+
+RECIPES = sorted((Path(__file__).parents[2] / "analyses" / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_understood(path: Path) -> None:
+    from deepprobe.records.step import parse_schedule
+    from deepprobe.training import TrainConfig
+
+    options = options_from(["--config", str(path)])
+    given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if hasattr(options, f.name)}  # type: ignore[arg-type]
+    assert TrainConfig(**given).batch_size == 128
+    assert parse_schedule(options.probe_every or "")
+    assert options.models == ("plainnet164", "resnet164", "resnext164")
+    assert options.out == Path("runs") / path.stem
 
 
 def test_a_replay_is_part_of_what_a_run_is() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from deepprobe.runs.run import PROVENANCE
 from deepprobe.training import load_checkpoint
 
 TRAIN = [
-    "train", "resnet8", "--limit", "200", "--epochs", "3", "--probe-every", "1ep", "--probe-samples", "32",
+    "train", "resnet8", "--limit", "200", "--epochs", "3", "--probe-every", "1ep", "--probe-samples", "16",
     "--clip-norm", "1", "--model-options", "shortcut=B", "--threads", "1",
 ]  # fmt: skip
 
@@ -44,14 +43,6 @@ def killed_at_the_second_epoch(words: list[str], patch: pytest.MonkeyPatch) -> N
     patch.setattr(dp.ProbeCallback, "__call__", probe)
     with pytest.raises(_Killed):
         main(words)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _same_threads() -> Iterator[None]:
-    """``--threads`` is for the whole process, which here is that of other tests too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "set_num_threads", lambda n: None)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import deepprobe as dp
 from deepprobe.cli import main
 from deepprobe.training import save_checkpoint
 
-TRAIN = ["train", "resnet8", "--limit", "200", "--epochs", "2", "--probe-samples", "32"]
+TRAIN = ["train", "resnet8", "--limit", "200", "--epochs", "2", "--probe-samples", "32", "--rows", "all"]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,29 @@ def test_train_writes_runs(folder: Path) -> None:
     assert len(probed.steps_probed()) == 3  # untrained, after one epoch, after two
     assert set(probed.layers()["n_rows"][probed.layers()["view"] == "samples"]) == {32}
     assert dp.open_run(folder / "resnet8-seed1").steps_probed() == []
+
+
+def test_train_measures_what_is_asked_for(tmp_path: Path) -> None:
+    words = ["train", "resnet8", "--limit", "64", "--epochs", "1", "--probe-samples", "16", "--out", str(tmp_path)]
+    measures = ["--measure", "weights", "updates", "gradients", "in-flight"]
+    assert main([*words, "--probe-every", "at 0it,1it", *measures, "--track", "tensorboard", "--quiet"]) == 0
+    records = dp.open_run(tmp_path / "resnet8-seed0").records()
+    found = {step: set(part["tap"].dropna()) for step, part in records.groupby("step")}
+    assert found == {0: {"gradient", "weight"}, 1: {"gradient", "weight", "update", "input"}}
+    assert list((tmp_path / "tensorboard" / "resnet8-seed0").glob("events.*"))
+
+
+def test_torchrun_trains_in_two_processes_and_one_speaks(tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [*TRAIN[:2], "--limit", "128", "--epochs", "1", "--seeds", "0", "1", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [*torchrun, "-m", "deepprobe", *words], capture_output=True, text=True, timeout=240, check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert [line.split(",")[0] for line in lines] == [f"resnet8-seed{s}: complete" for s in (0, 1)]
+    assert done.stderr.count("epoch 1: loss") == 2
+    assert dp.list_runs(tmp_path)["status"].tolist() == ["complete", "complete"]
 
 
 def test_training_again_skips_what_is_complete(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +176,7 @@ def test_probe_takes_a_run_and_its_weights(folder: Path, tmp_path: Path) -> None
     assert main(["probe", "resnet8", "--weights", str(weights), "--out", str(same), *rest]) == 0
     assert out.read_bytes() == same.read_bytes()
     last = dp.open_run(run).layers()
-    last = last[last["step"] == last["step"].max()]
+    last = last[(last["step"] == last["step"].max()) & last["tap"].isin(["block", "input"])]
     np.testing.assert_allclose(pd.read_csv(out)["sigma_max"], last["sigma_max"], rtol=1e-5)
 
 

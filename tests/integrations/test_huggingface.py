@@ -9,7 +9,13 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-from deepprobe.integrations import ProbeCallback
+from deepprobe.integrations import (
+    GradientCallback,
+    InFlightCallback,
+    ProbeCallback,
+    UpdateCallback,
+    WeightCallback,
+)
 from deepprobe.integrations.huggingface import DeepprobeCallback
 from deepprobe.probes import condition_numbers
 from deepprobe.records.step import every
@@ -118,6 +124,20 @@ def test_an_update_is_seen_with_the_gradient_that_made_it(tmp_path):
         assert sum(float((g**2).sum()) for g in gradients) ** 0.5 <= 0.01 * (1 + 1e-5)
         for b, a, g in zip(before, after, gradients, strict=True):
             torch.testing.assert_close(a, b - 1e-2 * g)
+
+
+def test_every_callback_of_deepprobe_stands_beside_accumulated_batches(tmp_path):
+    dense = {"layers": "bert.encoder.*.dense"}
+    watching = [InFlightCallback("2it", **dense, view="tokens", rows="all"), UpdateCallback("2it", **dense)]
+    asked = [GradientCallback("1ep", **dense), WeightCallback("1ep", **dense)]
+    callback = DeepprobeCallback([*watching, *asked])
+    trainer_of(bert(), tmp_path, callback).train()
+    layers = callback.run.layers().set_index(["tap", "step"]).sort_index()
+    assert {tap: sorted(set(layers.loc[tap].index)) for tap in ("input", "update", "gradient", "weight")} == {
+        "input": [2, 4, 6, 8], "update": [2, 4, 6, 8], "gradient": [0, 4, 8], "weight": [0, 4, 8],
+    }  # fmt: skip
+    assert [set(layers.loc[("input", step), "n_rows"]) for step in (2, 4, 6, 8)] == [{64}, {32}, {64}, {32}]
+    assert (layers.loc["gradient", "gradient_norm"] > 0).all()
 
 
 def test_training_goes_on_as_if_nobody_looked(tmp_path):

@@ -16,7 +16,13 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from deepprobe.errors import ConfigError, MissingPackageError, RunError
-from deepprobe.integrations import ProbeCallback
+from deepprobe.integrations import (
+    GradientCallback,
+    InFlightCallback,
+    ProbeCallback,
+    UpdateCallback,
+    WeightCallback,
+)
 from deepprobe.integrations.lightning import DeepprobeCallback
 from deepprobe.probes import condition_numbers
 from deepprobe.records.frame import TIDY
@@ -174,6 +180,22 @@ def test_an_update_is_seen_with_the_gradient_that_made_it():
             torch.testing.assert_close(a, b - 0.5 * g)
     assert set(callback.run.metrics()["epoch"]) == {0.0, 1.0, 2.0}
     assert watcher.log == ["in", "out"]
+    assert hooks_of(model) == 0
+
+
+def test_every_callback_of_deepprobe_stands_beside_accumulated_batches():
+    watching = [InFlightCallback("2it", rows="all"), UpdateCallback("2it")]
+    model, callback = Convnet(), DeepprobeCallback([*watching, GradientCallback("1ep"), WeightCallback("1ep")])
+    fit(model, callback, accumulate_grad_batches=3)  # 7 batches of 10 in threes: updates on 30, 30, 10 samples
+    layers = callback.run.layers().set_index(["tap", "step"]).sort_index()
+    assert {tap: sorted(set(layers.loc[tap].index)) for tap in ("input", "update", "gradient", "weight")} == {
+        "input": [2, 4, 6], "update": [2, 4, 6], "gradient": [0, 3, 6], "weight": [0, 3, 6],
+    }  # fmt: skip
+    linear = layers[layers["layer"] == "net.7"]
+    assert list(linear.loc["input", "n_rows"]) == [30, 30, 10]
+    assert set(layers["call"]) == {1}
+    expected = float(torch.linalg.matrix_norm(model.net[7].weight.detach().double()))
+    assert linear.loc[("update", 6), "weight_norm"] == pytest.approx(expected, rel=1e-12)
     assert hooks_of(model) == 0
 
 

@@ -36,7 +36,7 @@ class TensorBoardTracker:
 
     def start(self, name: str, config: Mapping[str, Any]) -> None:
         """As in Tracker; the file is opened by the first numbers, which say where the run goes on."""
-        self._path, self._config = self.folder / clean(name), dict(config)
+        self._path, self._config, self._writer = self.folder / clean(name), dict(config), None
 
     def log(self, frame: pd.DataFrame) -> None:
         """As in Tracker."""

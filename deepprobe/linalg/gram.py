@@ -85,10 +85,9 @@ class GramAccumulator:
         """The state, on its device: Gram matrix, shift and notes; nothing before the first rows."""
         return [] if self._bank is None else [part[self._place] for part in self._bank.parts]
 
-    @classmethod
-    def of(cls, n_features: int, tensors: Sequence[Tensor]) -> GramAccumulator:
-        """An accumulator with the state that ``tensors`` gave, in any dtype that holds it."""
-        new = cls(n_features)
+    def holding(self, tensors: Sequence[Tensor]) -> GramAccumulator:
+        """The same accumulator with copies of ``tensors``, in any dtype that holds them."""
+        new = GramAccumulator(self.n_features, count_nonfinite=self.count_nonfinite)
         if tensors:
             gram, shift, notes = tensors
             new._bank = _Bank(gram.double()[None], shift.double()[None], notes.long()[None])
@@ -104,8 +103,8 @@ class GramAccumulator:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Alone in a bank of its own."""
-        vars(self).update(vars(self.of(state["n_features"], state["tensors"])))
-        self.count_nonfinite = state["count_nonfinite"]
+        self.__init__(state["n_features"], count_nonfinite=state["count_nonfinite"])  # type: ignore[misc]
+        self._bank = self.holding(state["tensors"])._bank
 
     def result(self) -> Factor:
         """Factor of all rows so far; ``duplicate`` stays empty, for a Gram matrix cannot tell equal from nearly so.

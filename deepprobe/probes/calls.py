@@ -65,8 +65,9 @@ def spectra(
         replay: Samples to run again in float64, to measure the arithmetic's own floor; 0 for none.
         certify: Settle layers that come out singular at precision by an exact rank (views of up to 1,024 units).
         method: ``"qr"``, on the CPU, accurate to κ = 1e14; ``"gram"``, on the device of the activations, blind below
-            4e-8 of ‖H‖_F; ``"auto"``, which is ``"gram"`` on CUDA for float32 and halves outside the view ``samples``,
-            else ``"qr"``.
+            4e-8 of ‖H‖_F; ``"whitened"``, there too, nearly as accurate as QR while later rows resemble the first, and
+            less certain where not; ``"auto"``, which on CUDA is ``"gram"`` for float32 and halves, ``"whitened"`` for
+            float64 and ``"qr"`` for the view ``samples``, and elsewhere ``"qr"``.
         error_groups: Groups of samples, typically 16 (0: none), for the standard error of log10 κ over live units by
             delete-one-group jackknife (Efron & Stein 1981): ``condition_number_se``, in dex. Views ``channels``,
             ``pooled`` and ``tokens``, up to 1,024 units; each group keeps a triangle. A row of a 2-D tensor counts as a
@@ -166,7 +167,7 @@ def condition_numbers(
         seed: Of the random positions and of the permutations.
         replay: Samples to run again in float64; 0 for none.
         certify: Settle singular-at-precision layers by an exact rank.
-        method: ``"auto"``, ``"qr"`` or ``"gram"``.
+        method: ``"auto"``, ``"qr"``, ``"gram"`` or ``"whitened"``.
         error_groups: Groups of samples for ``condition_number_se``, in dex; 0 for none.
         shuffled_null: Whether to give ``condition_number_shuffled``.
         progress: Show a bar once it takes more than two seconds.

@@ -54,5 +54,5 @@ def cell_for(
         return UnfoldingCell(call, reading)
     n_features = blocks(tensor, reading.view).shape[1]
     reading = reading.settled(tensor, n_features)
-    kind = GramCell if reading.method == "gram" else RowsCell
+    kind = RowsCell if reading.method == "qr" else GramCell
     return kind(call, reading, n_features=n_features, limit=limit, positions=positions, seed=seed)

@@ -14,6 +14,7 @@ from deepprobe.linalg.gram import GramAccumulator
 from deepprobe.linalg.groups import Groups, Mergeable
 from deepprobe.linalg.matricize import ROW_VIEWS
 from deepprobe.linalg.rows import WIDEST_TRIANGLE, Rows
+from deepprobe.linalg.whitened import WhitenedGram
 from deepprobe.measures.conditioning import Subject, counted, spectrum
 from deepprobe.measures.resampling import with_shuffled, with_standard_error
 from deepprobe.measures.units import UnitCounter
@@ -44,9 +45,10 @@ class Gathered(Protocol):
 
 def new_accumulator(reading: Reading, n_features: int) -> Mergeable:
     """An empty accumulator for the rows of one matrix."""
-    if reading.method == "gram":
+    if reading.method in {"gram", "whitened"}:
+        kind = GramAccumulator if reading.method == "gram" else WhitenedGram
         counts = not reading.count_units and not is_grouped(reading, n_features)
-        return GramAccumulator(n_features, count_nonfinite=counts)
+        return kind(n_features, count_nonfinite=counts)
     return Rows(n_features, by_rows=reading.view in ROW_VIEWS)
 
 
@@ -134,7 +136,11 @@ class GatheredRows:
 
     def _check_left_out(self) -> None:
         """SpectrumError where a portion was left out although every value in it is finite."""
-        if isinstance(self.rows, GramAccumulator) and self.rows.notes[0] and not self.counter.n_nonfinite:
+        if (
+            isinstance(self.rows, GramAccumulator | WhitenedGram)
+            and self.rows.notes[0]
+            and not self.counter.n_nonfinite
+        ):
             raise SpectrumError(f"layer {self.call.key!r}: sums of its values overflow; say method='qr'")
 
     def _units(self, factor: Factor) -> Units:

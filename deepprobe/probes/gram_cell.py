@@ -10,6 +10,7 @@ import torch
 from deepprobe.linalg.gram import GramAccumulator, update_together
 from deepprobe.linalg.groups import Groups
 from deepprobe.linalg.matricize import blocks, random_positions, shuffled_samples
+from deepprobe.linalg.whitened import WhitenedGram
 from deepprobe.measures.device_units import DeviceUnitCounter
 from deepprobe.probes.gathered import GatheredRows
 from deepprobe.probes.positions import generator_for
@@ -78,7 +79,7 @@ class GramCell:
             drawn = _spoilt(drawn, unless=finite)
         if self._live.exact is not None:
             self._take_exactly(drawn)
-        if grouped or self._positions is None:
+        if self._positions is None or not isinstance(self._live.rows, GramAccumulator):
             self._live.rows.update(drawn)
         else:
             self._waiting.append(drawn.clone() if drawn is rows else drawn)
@@ -114,7 +115,7 @@ class GramCell:
         found = GatheredRows(self._call, self._reading, n_features=n_features, limit=self._limit)
         found.dtype, found.exact = self._live.dtype, self._live.exact
         found.counter = DeviceUnitCounter.counter(n_features, tensors[0])
-        parts = [GramAccumulator.of(n_features, part) for part in tensors[1:]]
+        parts = [live.holding(part) for live, part in zip(self._parts(), tensors[1:], strict=True)]
         if found.shuffled is not None:
             found.shuffled = parts.pop()
         if isinstance(self._live.rows, Groups):
@@ -125,13 +126,13 @@ class GramCell:
                 found.counter.note(*parts[0].notes[1:])
         return found
 
-    def _parts(self) -> list[GramAccumulator]:
+    def _parts(self) -> list[GramAccumulator | WhitenedGram]:
         """All accumulators: the groups' or the only one, and the shuffled rows'."""
         rows = self._live.rows
         parts = [*(rows.parts if isinstance(rows, Groups) else [rows])]
         if self._live.shuffled is not None:
             parts.append(self._live.shuffled)
-        return [part for part in parts if isinstance(part, GramAccumulator)]
+        return [part for part in parts if isinstance(part, GramAccumulator | WhitenedGram)]
 
 
 def settle_together(cells: Iterable[GramCell]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-METHODS = ("auto", "qr", "gram")
+METHODS = ("auto", "qr", "gram", "whitened")
 """How rows are accumulated."""
 
 
@@ -29,7 +29,8 @@ class Reading:
         view: How a tensor becomes rows.
         positions: Random positions a sample, or None for all.
         method: ``qr`` (float64, on the CPU, accurate to κ = 1e14), ``gram`` (float64, on the model's device, blind
-            below 4e-8) or ``auto``.
+            below 4e-8), ``whitened`` (the same, but nearly as accurate as ``qr``; waits for the device once a layer) or
+            ``auto``.
         count_units: Whether dead, constant and rare units are counted over all rows.
         certify: Whether exact ranks are gathered for layers that come out singular at precision.
         error_groups: Groups of samples for the standard error, or 0.
@@ -48,15 +49,16 @@ class Reading:
         """The same with the method that a layer's tensor and its units d ask for.
 
         ``auto`` is ``gram`` on CUDA, where a triangle would take as many launches as it has columns, for the dtypes
-        whose rounding lies above its floor; ``qr`` for float64, for the views that ask about rows, and elsewhere.
+        whose rounding lies above its floor, and ``whitened`` there for float64; ``qr`` for the views that ask about
+        rows, and on other devices.
         Layers of more units than a d × d matrix is kept for (4,096) are gathered as rows, whatever the method.
         """
         method = self.method
         if n_features > WIDEST_TRIANGLE:
             method = "qr"
         elif method == "auto":
-            coarse = tensor.device.type == "cuda" and tensor.dtype != torch.float64
-            method = "gram" if coarse and self.view not in ROW_VIEWS else "qr"
+            on_device = tensor.device.type == "cuda" and self.view not in ROW_VIEWS
+            method = ("whitened" if tensor.dtype == torch.float64 else "gram") if on_device else "qr"
         return replace(self, method=method)
 
 

@@ -31,8 +31,9 @@ WAITS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select
 class Watch(TorchDispatchMode):
     """Counts operations; raises at those that wait for the device, and at copies to another one unless they may be."""
 
-    def __init__(self, *, copies: int = 0) -> None:
+    def __init__(self, *, copies: int = 0, device: str = "meta") -> None:
         super().__init__()
+        self._device = device
         self.operations: Counter[str] = Counter()
         self.copies = 0
         self._allowed = copies
@@ -49,7 +50,7 @@ class Watch(TorchDispatchMode):
             return torch.zeros(args[0].shape, dtype=args[0].dtype, device=target)
         if name == "copy_":
             assert args[0].device == args[1].device, f"a copy from {args[1].device} to {args[0].device}"
-        on_device = any(isinstance(a, Tensor) and a.device.type == "meta" for a in args)
+        on_device = any(isinstance(a, Tensor) and a.device.type == self._device for a in args)
         assert not (on_device and name in WAITS), f"{name} waits for the device"
         return func(*args, **kwargs)
 
@@ -120,6 +121,19 @@ def test_what_waits_is_found_out(options: dict[str, Any], no_generators: None) -
         model(images)
 
 
+@pytest.mark.parametrize("options", [{"rows": 4}, {"rows": "all", "count_units": False}], ids=str)
+def test_whitening_waits_once_a_layer(options: dict[str, Any]) -> None:
+    model = Net()
+    with Probe(model, method="whitened", **options) as probe:
+        with probe.recording():
+            model(IMAGES)
+        for _ in range(2):
+            with Watch(device="cpu") as watch, probe.recording():
+                model(IMAGES[:16])
+            assert watch.operations["mm"] >= 2 * 6
+        assert set(probe.table()["status"]) <= {"finite", "singular-exact"}
+
+
 def test_layers_of_one_shape_are_multiplied_together() -> None:
     """In one product a shape and forward pass, wherever recording ends, in matrices that stay where they are."""
     model = Net()
@@ -139,21 +153,22 @@ def test_layers_of_one_shape_are_multiplied_together() -> None:
 
 @pytest.mark.parametrize("bad", [None, 0, 1], ids=["finite", "first batch bad", "second batch bad"])
 @pytest.mark.parametrize("options", READINGS, ids=str)
-def test_numbers_are_those_of_qr(options: dict[str, Any], bad: int | None) -> None:
+@pytest.mark.parametrize("method", ["gram", "whitened"])
+def test_numbers_are_those_of_qr(method: str, options: dict[str, Any], bad: int | None) -> None:
     batches = list(IMAGES.clone().split([25, 20, 15]))
     if bad is not None:
         batches[bad][3, 1] = float("nan")
         batches[bad][4, 0, 2, 2] = float("inf")
     found = {}
-    for method in ("qr", "gram"):
+    for name in ("qr", method):
         model = nn.Sequential(nn.ReLU(), nn.Identity())
         options_of_layer = {**options, "tap": "input"} if options.get("tap") else options
-        with Probe(model, layers=["0", "1"], method=method, seed=3, **options_of_layer) as probe:
+        with Probe(model, layers=["0", "1"], method=name, seed=3, **options_of_layer) as probe:
             for batch in batches:
                 with probe.recording():
                     model(batch)
-            found[method] = probe.spectra()
-    for exact, gram in zip(found["qr"].values(), found["gram"].values(), strict=True):
+            found[name] = probe.spectra()
+    for exact, gram in zip(found["qr"].values(), found[method].values(), strict=True):
         assert (gram.status, gram.n_rows, gram.dtype) == (exact.status, exact.n_rows, exact.dtype)
         assert gram.units == exact.units
         np.testing.assert_allclose(gram.singular_values, exact.singular_values, rtol=1e-7)
@@ -214,7 +229,7 @@ def test_the_method_follows_the_device_and_the_dtype() -> None:
         single, double = (torch.empty(8, 4, 3, device="cuda", dtype=t) for t in (torch.float32, torch.float64))
         half = torch.empty(8, 4, 3, device="cuda", dtype=torch.float16)
     auto = Reading()
-    assert [auto.settled(t, 4).method for t in (single, half, double, IMAGES)] == ["gram", "gram", "qr", "qr"]
+    assert [auto.settled(t, 4).method for t in (single, half, double, IMAGES)] == ["gram", "gram", "whitened", "qr"]
     assert Reading("samples").settled(single, 4).method == "qr"
     assert auto.settled(single, 4097).method == Reading(method="gram").settled(single, 4097).method == "qr"
     assert Reading(method="gram").settled(IMAGES, 4).method == "gram"

@@ -9,12 +9,14 @@ from deepprobe.reports.figures import (
     units_by_depth,
 )
 from deepprobe.reports.html import write_report
+from deepprobe.reports.kernels import kernels_by_depth
 from deepprobe.reports.source import spectra_frame
 from deepprobe.reports.tables import summary, write_tables
 
 __all__ = [
     "condition_by_depth",
     "condition_heatmap",
+    "kernels_by_depth",
     "rank_by_depth",
     "spectra_by_depth",
     "spectra_frame",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from deepprobe.records.spectrum import UNIT_ROUNDOFF
 from deepprobe.reports.facts import causes, kinds, layer_facts, trainings
+from deepprobe.reports.kernels import sentence
 from deepprobe.reports.source import Network, facet, facets, last_step, model_name
 from deepprobe.reports.words import listed, number, percent, place, plural, span
 
@@ -49,8 +50,16 @@ def of_network(network: Network) -> Finding:
     """All that is said of one network: learning, conditioning by tap and view, and the order of events."""
     views = facets(network.layers)
     parts = [conditioning(facet(network.layers, *f), where=place(*f)) for f in views] or [["No layer was measured."]]
-    first = (learning(network), *parts[0], *contrast(network))
+    first = (learning(network), *parts[0], *contrast(network), *_gradients(network))
     return Finding(network.name, first, tuple(s for part in parts[1:] for s in part))
+
+
+def _gradients(network: Network) -> list[str]:
+    """How the gradient and the update go over depth, in the run that is shown."""
+    if network.kernels.empty:
+        return []
+    rows = network.kernels[network.kernels["run"] == network.shown.name]
+    return [says for measure in ("gradient_norm", "update_ratio") if (says := sentence(rows, measure))]
 
 
 def learning(network: Network) -> str:

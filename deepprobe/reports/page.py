@@ -12,7 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from deepprobe.reports import figures
+from deepprobe.reports import figures, kernels
 from deepprobe.reports.facts import LEARNS_MARGIN
 from deepprobe.reports.findings import brief
 from deepprobe.reports.source import Network, facet, facets, last_step
@@ -60,9 +60,12 @@ def sections(group: Sequence[Network]) -> tuple[Section, ...]:
         group: Networks of the report.
 
     Returns:
-        Sections on κ, rank, spectra, training of κ, accuracy and units.
+        Sections on κ, rank, spectra, training of κ, kernels, accuracy and units.
     """
-    parts = (_kappa(group), _ranks(group), _spectra(group), _heatmaps(group), _training(group), _units(group))
+    parts = (
+        _kappa(group), _ranks(group), _spectra(group), _heatmaps(group), _kernels(group), _training(group),
+        _units(group),
+    )  # fmt: skip
     return tuple(s for s in parts if s.panels)
 
 
@@ -212,6 +215,34 @@ def _lowest(group: Sequence[Network], tap: str, view: str) -> float:
     return max(float(least), DARKEST)
 
 
+def _kernels(group: Sequence[Network]) -> Section:
+    """Gradients, updates and weights by depth over training, a panel a measure and network; axes are shared."""
+    tables = {n.name: n.kernels[n.kernels["run"] == n.shown.name] for n in group if len(n.kernels)}
+    found: dict[str, list[Panel]] = {}
+    for measure in kernels.MEASURES if tables else ():
+        limits = kernels.extremes(list(tables.values()), measure)
+        for i, network in enumerate(n for n in group if n.name in tables):
+            says = kernels.sentence(tables[network.name], measure)
+            if not says:
+                continue
+            panel = _panel(
+                f"{measure.replace('_', '-')}-by-depth-{i}",
+                partial(kernels.kernels_by_depth, tables[network.name], measure=measure, limits=limits),
+                caption=f"{network.name}{_first_run(network)}. {says}",
+                alt=f"{kernels.MEASURES[measure][2].capitalize()} by depth of {network.name}, logarithmic. {says}",
+                size=SMALL,
+            )
+            found.setdefault(measure, []).append(panel)
+    shown = [panel for measure in ("gradient_norm", "update_ratio") for panel in found.pop(measure, ())]
+    rest = [panel for panels in found.values() for panel in panels]
+    words = (
+        "Every line is one step of training, the first dark, the last bright. Gradients are taken on samples of the "
+        "probe set, their noise from one micro-batch to the next; updates are those that training made; weights are "
+        "read as kernels, outputs × inputs and positions."
+    )
+    return Section("kernels", "Gradients, weights, updates", words, tuple(shown or rest), tuple(rest if shown else ()))
+
+
 def _training(group: Sequence[Network]) -> Section:
     """Accuracy and loss."""
     tables = [n.metrics for n in group if len(n.metrics)]
@@ -332,9 +363,22 @@ def definitions(group: Sequence[Network]) -> tuple[tuple[str, str], ...]:
         ("onset", "First depth whose layer is not finite and from which on at least 90 % of the layers are not."),
         ("onset (live)", "The same over live units; unresolved layers are left out, as nothing is known of them."),
         ("precision horizon", "First depth at which the measured arithmetic error exceeds 1 % of σ₁."),
+        *(KERNEL_TERMS if any(len(n.kernels) for n in group) else ()),
         ("chance", "Share of the most frequent label where it was recorded, else one over the number of classes."),
         ("learns", f"Accuracy above chance by more than {percent(LEARNS_MARGIN)} of the samples."),
     )
+
+
+KERNEL_TERMS = (
+    ("gradient norm", "Norm of the gradient of the mean loss over all samples used, for one kernel."),
+    (
+        "signal-to-noise ratio",
+        "Gradient norm over √(E ‖gᵢ − ḡ‖²), with gᵢ the gradient of one micro-batch; 1/√m of m micro-batches if all "
+        "is noise.",
+    ),
+    ("update / weight", "‖W after − W before‖ / ‖W before‖ of one update of the optimizer."),
+)
+"""Terms of the section on kernels."""
 
 
 def provenance(group: Sequence[Network]) -> tuple[Part, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from deepprobe.errors import ShapeError
-from deepprobe.records.frame import UNIT_COUNTS
+from deepprobe.records.frame import KERNEL_MEASURES, UNIT_COUNTS
 from deepprobe.records.spectrum import MEASURES
 from deepprobe.reports.words import TAPS, VIEWS, clean
 
@@ -73,7 +73,8 @@ class Network:
 
     Attributes:
         name: Shown in the report; printable, unique, not yet escaped.
-        layers: Wide table, one row a layer call, step and run.
+        layers: Wide table of representations, one row a layer call, step and run.
+        kernels: Wide table of gradients, weights and updates, one row a kernel, tap, step and run.
         metrics: Tidy rows of training, columns METRIC_COLUMNS.
         spectra: Singular values of the last step, columns SPECTRUM_COLUMNS.
         runs: The runs behind it.
@@ -84,11 +85,12 @@ class Network:
     metrics: pd.DataFrame
     spectra: pd.DataFrame
     runs: tuple[RunFacts, ...]
+    kernels: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def shown(self) -> RunFacts:
         """The run that stands for the network where only one can be shown: the first whose layers were measured."""
-        measured = set(self.layers["run"].unique())
+        measured = {*self.layers["run"], *(() if self.kernels.empty else self.kernels["run"])}
         return next((r for r in self.runs if r.name in measured), self.runs[0])
 
 
@@ -144,11 +146,11 @@ def facet(frame: pd.DataFrame, tap: str, view: str) -> pd.DataFrame:
 
 
 def last_step(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the last step of every run."""
+    """Rows of the last step of every run at which their tap and view were measured."""
     if frame.empty or "step" not in frame:
         return frame
     step = pd.to_numeric(frame["step"], errors="coerce").fillna(0)
-    keys = [frame[k] for k in ("network", "run") if k in frame]
+    keys = [frame[k] for k in ("network", "run", "tap", "view") if k in frame]
     return frame[step == (step.groupby(keys, dropna=False).transform("max") if keys else step.max())]
 
 
@@ -190,6 +192,34 @@ def layer_table(table: pd.DataFrame, **point: Any) -> pd.DataFrame:
         frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("float64")
     frame["step"] = frame["step"].fillna(0.0)
     return frame.reset_index(drop=True)
+
+
+def kernel_table(table: pd.DataFrame, **point: Any) -> pd.DataFrame:
+    """As ``layer_table``, of the rows of kernels (view ``kernel``): with KERNEL_MEASURES, none where there are none."""
+    table = table.reindex(columns=[*table.columns, *(c for c in REQUIRED if c not in table.columns)])
+    frame = layer_table(table, **point)
+    for name in KERNEL_MEASURES:
+        raw = table[name] if name in table.columns else pd.Series(np.nan, index=table.index)
+        frame[name] = pd.to_numeric(raw, errors="coerce").astype("float64").to_numpy()
+    return frame
+
+
+def of_kernels(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of kernels and not of representations."""
+    return table["view"] == "kernel" if "view" in table.columns else pd.Series(False, index=table.index)
+
+
+def _of_layers(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of representations; of a tap and view that was probed, without those that were seen in flight."""
+    rows = table[~of_kernels(table)]
+    if not {"split", "tap", "view"} <= set(rows.columns):
+        return rows
+    in_flight = (rows["split"] == "train").to_numpy(dtype=bool)
+    places = list(zip(rows["tap"], rows["view"], strict=True))
+    probed = {place for place, flying in zip(places, in_flight, strict=True) if not flying}
+    kept = ~in_flight | np.array([place not in probed for place in places], dtype=bool)
+    found: pd.DataFrame = rows.loc[kept]
+    return found
 
 
 def _named(source: Any) -> list[tuple[str, Any]]:
@@ -262,33 +292,41 @@ def _unique(names: Iterable[str]) -> list[str]:
 
 def _network(title: str, members: Sequence[tuple[str, Any]]) -> Network:
     """One network from its runs or tables."""
-    layers: list[pd.DataFrame] = []
+    parts: list[pd.DataFrame] = []
+    kernels: list[pd.DataFrame] = []
     metrics: list[pd.DataFrame] = []
     spectra: list[pd.DataFrame] = []
     runs: list[RunFacts] = []
     for name, one in members:
-        point = {"network": title, "run": name}
+        point: dict[str, Any] = {"network": title, "run": name}
         if isinstance(one, pd.DataFrame):
-            layers.append(layer_table(one, **(point if "run" not in one.columns else {"network": title})))
-            runs.extend(RunFacts(n) for n in (layers[-1]["run"].unique() if len(one) else [name]))
+            raw = one
+            point = point if "run" not in one.columns else {"network": title}
+            named = [clean(n) for n in one["run"].dropna().unique()] if "run" in one.columns else []
+            runs.extend(RunFacts(n) for n in named or [name])
         elif isinstance(one, Mapping):
-            layers.append(layer_table(pd.DataFrame([s.row() for s in one.values()]), **point))
+            raw = pd.DataFrame([s.row() for s in one.values()])
             spectra.append(spectra_frame(one, network=title, run=name))
             runs.append(RunFacts(name))
         elif isinstance(one, RunLike):
             facts = RunFacts(name, _seed(one), one.config, one.provenance)
             raw = one.layers()
-            layers.append(layer_table(raw, **point, seed=facts.seed))
             metrics.append(_metric_rows(one.metrics(), **point, seed=facts.seed))
             if not any(len(s) for s in spectra):  # one run's spectra are shown
                 spectra.append(_run_spectra(one, raw, **point))
             runs.append(facts)
+            point |= {"seed": facts.seed}
         else:
             raise ShapeError(
                 f"a report is made from tables of condition_numbers and runs; {name!r} is a {type(one).__name__}"
             )
-    table = _joined(layers, layers[0].columns)
-    return Network(title, table, _joined(metrics, METRIC_COLUMNS), _joined(spectra, SPECTRUM_COLUMNS), tuple(runs))
+        parts.append(layer_table(_of_layers(raw), **point))
+        kernels.append(kernel_table(raw[of_kernels(raw)], **point))
+    table = _joined(parts, parts[0].columns)
+    return Network(
+        title, table, _joined(metrics, METRIC_COLUMNS), _joined(spectra, SPECTRUM_COLUMNS), tuple(runs),
+        _joined(kernels, kernels[0].columns),
+    )  # fmt: skip
 
 
 def _seed(run: Any) -> int | None:
@@ -315,9 +353,12 @@ def _run_spectra(one: Any, layers: pd.DataFrame, **point: Any) -> pd.DataFrame:
     steps = list(one.steps_probed()) if hasattr(one, "steps_probed") and hasattr(one, "spectra") else []
     if not steps or layers.empty:
         return pd.DataFrame(columns=list(SPECTRUM_COLUMNS))
-    stored = one.spectra(steps[-1])
-    rows = layers[pd.to_numeric(layers["step"], errors="coerce") == float(steps[-1])]
-    records: list[dict[str, Any]] = [{str(k): v for k, v in r.items()} for r in rows.to_dict("records")]
+    shown = pd.concat([_of_layers(layers), layers[of_kernels(layers)]])
+    at = pd.to_numeric(shown["step"], errors="coerce")
+    measured = set(at[~of_kernels(shown)])  # weights may have been read later
+    step = max((s for s in steps if float(s) in measured), default=steps[-1])
+    stored = one.spectra(step)
+    records: list[dict[str, Any]] = [{str(k): v for k, v in r.items()} for r in shown[at == step].to_dict("records")]
     found = [(row, _stored_values(stored, row)) for row in records]
     return _spectrum_rows([(row, values) for row, values in found if values is not None], **point)
 
@@ -326,6 +367,8 @@ def _stored_values(stored: Mapping[str, Any], row: Mapping[str, Any]) -> Any:
     """Singular values of a row among those stored, or None."""
     layer, call, tap, view = str(row["layer"]), int(row.get("call", 1) or 1), row["tap"], row["view"]
     key = layer if call == 1 else f"{layer}#{call}"
+    if row.get("split") == "train":
+        return stored.get(f"train/{tap}/{view}/{key}")
     for name in (f"{tap}/{view}/{key}", f"{key}/{tap}/{view}", key):
         if name in stored:
             value = stored[name]

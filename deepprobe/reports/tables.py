@@ -167,7 +167,7 @@ def _key(value: float) -> str:
 
 
 def write_tables(source: Any, folder: str | Path) -> tuple[Path, ...]:
-    """Write ``layers.csv``, ``metrics.csv`` and ``summary.csv``.
+    """Write ``layers.csv``, ``metrics.csv``, ``summary.csv`` and, where there are such rows, ``kernels.csv``.
 
     UTF-8; infinity as ``inf``, NaN as nothing. Text that a spreadsheet would take for a formula (``=``, ``+``, ``-``,
     ``@``, also after blanks) gets an apostrophe in front; control characters become visible escapes.
@@ -193,6 +193,8 @@ def write_tables(source: Any, folder: str | Path) -> tuple[Path, ...]:
         "metrics.csv": pd.concat(metrics, ignore_index=True) if metrics else pd.DataFrame(columns=list(METRIC_COLUMNS)),
         "summary.csv": summary_of(group),
     }
+    if kernels := [n.kernels for n in group if len(n.kernels)]:
+        frames["kernels.csv"] = pd.concat(kernels, ignore_index=True)
     for name, frame in frames.items():
         write_bytes(target / name, to_csv(frame).encode())
     return tuple(target / name for name in frames)

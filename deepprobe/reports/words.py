@@ -7,7 +7,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-TAPS = {"block": "block outputs", "output": "layer outputs", "input": "layer inputs"}
+TAPS = {
+    "block": "block outputs", "output": "layer outputs", "input": "layer inputs", "weight": "weights",
+    "gradient": "gradients", "update": "updates",
+}  # fmt: skip
 """Taps in the order in which reports show them, in words."""
 
 VIEWS = {
@@ -18,6 +21,7 @@ VIEWS = {
     "hosvd2": "each sample's rows × (channels · columns)",
     "hosvd3": "each sample's columns × (channels · rows)",
     "tokens": "a row a token",
+    "kernel": "a kernel's outputs × inputs and positions",
 }
 """Views in the order in which reports show them, in words."""
 

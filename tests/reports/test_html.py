@@ -106,6 +106,14 @@ def test_there_are_fifty_hostile_names():
     assert len(set(HOSTILE)) >= 50
 
 
+@pytest.fixture
+def _any_text():
+    """Text that may hold a lone surrogate, as pandas keeps it where there is no pyarrow."""
+    with pd.option_context("mode.string_storage", "python"):
+        yield
+
+
+@pytest.mark.usefixtures("_any_text")
 def test_hostile_names_of_layers_runs_settings_and_values(make_run, make_table):
     letters = ("fcdbsunez" * len(HOSTILE))[: len(HOSTILE)]
     table = make_table(letters)
@@ -132,6 +140,25 @@ def test_hostile_taps_views_and_statuses(make_table, tmp_path):
         tables[name] = make_table("fcd").assign(tap=name, view=name, dtype=name, status=["finite", name, "zero"])
     path = write_report(tables, tmp_path / "report.html")
     check_harmless(read(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.usefixtures("_any_text")
+def test_hostile_names_of_kernels_and_runs():
+    frame = pd.DataFrame(
+        {
+            "layer": HOSTILE,
+            "type": HOSTILE,
+            "depth": range(len(HOSTILE)),
+            "tap": "gradient",
+            "view": "kernel",
+            "step": 0,
+        }
+    )
+    frame = frame.assign(gradient_norm=np.geomspace(1e-9, 1e9, len(frame)), gradient_snr=np.inf)
+    for run in HOSTILE[:4]:
+        text = render({run: frame.assign(run=run)})
+        check_harmless(read(text))
+        assert "Gradients, weights, updates" in text
 
 
 def test_names_are_read_as_they_are(make_run, make_table):

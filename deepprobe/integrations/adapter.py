@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import warn
@@ -24,7 +24,7 @@ from deepprobe.training.session import N_PROBE_SAMPLES
 from deepprobe.training.tracking import following
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
     import torch
@@ -180,9 +180,23 @@ class Adapter:
 
     def _call_back(self) -> None:
         """Call the callbacks that are due."""
-        for callback in self.callbacks:
-            if callable(callback) and schedule_of(callback).is_due(self._step):
-                callback(self._context(self._step))
+        due = [c for c in self.callbacks if callable(c) and schedule_of(c).is_due(self._step)]
+        if due:
+            with self._buffers_of_main():
+                for callback in due:
+                    callback(self._context(self._step))
+
+    @contextmanager
+    def _buffers_of_main(self) -> Iterator[None]:
+        """All ranks look at one network, though each has its own running statistics; put back afterwards."""
+        buffers = [] if self._ranks.is_alone else list(self._model.buffers())
+        kept = [buffer.clone() for buffer in buffers]
+        self._ranks.copy_from_main(buffers)
+        try:
+            yield
+        finally:
+            for buffer, before in zip(buffers, kept, strict=True):
+                buffer.copy_(before)
 
     def _context(self, step: Step) -> Context:
         """This moment, or the end of the update under way."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
+import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
@@ -84,8 +87,8 @@ def fit(model, *callbacks, shuffle=False, ckpt_path=None, loader=None, epochs=2,
     """Fit with validation, quietly; the seed is Lightning's own."""
     pl.seed_everything(3, verbose=False)
     trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False,
-        callbacks=list(callbacks), enable_model_summary=False, **({"enable_checkpointing": False} | options),
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=list(callbacks), **({"enable_checkpointing": False, "devices": 1} | options),
     )  # fmt: skip
     loader = DataLoader(data(), BATCH, shuffle=shuffle) if loader is None else loader
     trainer.fit(model, loader, DataLoader(data(1, 30), BATCH), ckpt_path=ckpt_path, weights_only=True)
@@ -320,6 +323,28 @@ def test_a_loader_without_length_needs_the_length_of_an_epoch():
     callback = DeepprobeCallback([ProbeCallback("1ep", **PROBED)], iterations_per_epoch=7)
     fit(Convnet(), callback, loader=DataLoader(Stream(), BATCH))
     assert callback.run.steps_probed() == [0, 7, 14]
+
+
+@pytest.mark.slow
+def test_two_processes_look_at_one_network(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(Path(__file__).with_name("lightning_job.py")), str(tmp_path)], capture_output=True, text=True,
+        timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    model, run = Convnet(), open_run(tmp_path / "run")
+    model.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    layers = run.layers().set_index(["split", "tap", "step"]).sort_index()
+    assert set(layers.loc[("probe", "input")].index) == {0, 4, 8}
+    assert set(layers.loc[("train", "input")].index) == set(layers.loc[("train", "update")].index) == {2, 4, 6, 8}
+    linear = layers[layers["layer"] == "net.7"]
+    assert set(linear.loc[("train", "input"), "n_rows"]) == {2 * BATCH}
+    expected = condition_numbers(model, list(DataLoader(data(1, 30), BATCH)), tap="input", progress=False)
+    found = layers.loc[("probe", "input", 8)]
+    assert list(found["n_rows"]) == list(expected["n_rows"])
+    np.testing.assert_allclose(found["condition_number_live"], expected["condition_number_live"], rtol=1e-6)
+    np.testing.assert_allclose(found["effective_rank"], expected["effective_rank"], rtol=1e-6)
 
 
 def test_there_is_no_run_before_training():

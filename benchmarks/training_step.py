@@ -249,7 +249,7 @@ def probes(work: Work) -> None:
         seconds = (statistics.median(watched) - statistics.median(alone)) / work.steps
         together += max(seconds, 0.0) if name == "updates" else 0.0
         print(f"  {name:10s} {seconds:8.2f} s   {seconds / epoch:8.3%}   (each watched update)", flush=True)
-    print(f"  those that deepprobe train takes by default, together: {together / epoch:.3%}")
+    print(f"  spectra, weights and updates, the default of deepprobe train, together: {together / epoch:.3%}")
 
 
 def compiled(work: Work) -> None:

@@ -118,7 +118,7 @@ class TrainOptions:
 
     probe_every: str | None = None
     """When to probe: 1ep, 100it, 'at 0,1,2,5,10ep', 'log 1it..10ep'; never by default."""
-    measure: Annotated[tuple[Measured, ...], Field(min_length=1)] = ("spectra", "gradients", "weights", "updates")
+    measure: Annotated[tuple[Measured, ...], Field(min_length=1)] = ("spectra", "weights", "updates")
     """What a probe takes: representations of the probed images, their gradients, the weights, what the update just then
     did to them, and representations of the batch in training (in-flight)."""
     probe_samples: Annotated[int, Field(ge=1, le=100_000)] = 128

@@ -20,7 +20,7 @@ def test_1202_layers(tmp_path: Path) -> None:
     assert run.status == "complete"
     layers = run.layers()
     assert layers[layers["tap"] == "block"]["depth"].max() == 1201
-    assert (layers["tap"] == "gradient").sum() == 1202
+    assert (layers["tap"] == "weight").sum() == 1202
     table, page = tmp_path / "layers.csv", tmp_path / "report.html"
     assert main(["report", str(tmp_path), "--html", str(page), "--quiet"]) == 0
     assert 10_000 < page.stat().st_size < 20_000_000

@@ -35,13 +35,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """Figures that belong together; ``more`` is folded away."""
+    """Figures that belong together; ``more`` is folded away under a line of its own."""
 
     slug: str
     title: str
     words: str
     panels: tuple[Panel, ...]
     more: tuple[Panel, ...] = ()
+    more_title: str = "Other taps and views"
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,10 @@ def _kernels(group: Sequence[Network]) -> Section:
         "probe set, their noise from one micro-batch to the next; updates are those that training made; weights are "
         "read as kernels, outputs × inputs and positions."
     )
-    return Section("kernels", "Gradients, weights, updates", words, tuple(shown or rest), tuple(rest if shown else ()))
+    return Section(
+        "kernels", "Gradients, weights, updates", words, tuple(shown or rest), tuple(rest if shown else ()),
+        "Signal-to-noise ratio and weights",
+    )  # fmt: skip
 
 
 def _training(group: Sequence[Network]) -> Section:

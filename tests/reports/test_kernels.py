@@ -156,7 +156,8 @@ def test_the_report_has_a_section_on_them(make_run, make_table):
     text = render(run)
     assert "<h2>Gradients, weights, updates</h2>" in text
     section = text[text.index('<section id="kernels">') :].partition("</section>")[0]
-    assert section.count("<figure>") == 5  # the weights' norm and κ, and three more
+    assert section.count("<figure>") == 5
+    assert "<summary>Signal-to-noise ratio and weights (3 figures)</summary>" in section
     assert "At step 0 the gradient norm falls from 1.00e9 at depth 1 to 0.300 at depth 3" in section
     assert "update / weight" in text[text.index("Definitions") :]
     assert "Gradients, weights, updates" not in render(make_run("net", {0: make_table("ff")}))

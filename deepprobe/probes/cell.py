@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from deepprobe.linalg.matricize import blocks
 from deepprobe.probes.gram_cell import GramCell
+from deepprobe.probes.kept_cell import KeptCell
 from deepprobe.probes.rows_cell import RowsCell
 from deepprobe.probes.unfolding_cell import UnfoldingCell
 
@@ -55,4 +56,6 @@ def cell_for(
     n_features = blocks(tensor, reading.view).shape[1]
     reading = reading.settled(tensor, n_features)
     kind = RowsCell if reading.method == "qr" else GramCell
-    return kind(call, reading, n_features=n_features, limit=limit, positions=positions, seed=seed)
+    cell = kind(call, reading, n_features=n_features, limit=limit, positions=positions, seed=seed)
+    waits = reading.view == "samples" and tensor.device.type != "cpu"
+    return KeptCell(cell) if waits and isinstance(cell, RowsCell) else cell

@@ -50,7 +50,8 @@ class Probe:
         method: ``"qr"``, on the CPU; ``"gram"``, on the device of the activations, without waiting for it inside
             ``recording()`` (but for ``certify``); ``"whitened"``, there too, accurate nearly as QR, which waits once a
             layer, at the first rows; ``"auto"``, which on CUDA is ``"gram"`` for activations up to float32, whose own
-            rounding hides its floor, ``"whitened"`` for float64 and ``"qr"`` for the view ``samples``; else ``"qr"``.
+            rounding hides its floor, ``"whitened"`` for float64 and ``"qr"`` for the view ``samples``, whose rows are
+            kept on the device until the report; else ``"qr"``.
         error_groups: Groups of samples, typically 16, for the jackknife's standard error of log10 κ over live units, in
             the views ``channels``, ``pooled`` and ``tokens``; 0 for none.
         shuffled_null: Also give κ of the same rows after each unit's maps were permuted over the samples of a batch, in

@@ -17,9 +17,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepprobe.errors import SpectrumError
+from deepprobe.linalg.transfer import fetched
 from deepprobe.measures.device_units import DeviceUnitCounter
 from deepprobe.measures.units import UnitCounter
 from deepprobe.probes import Probe, spectra
+from deepprobe.probes.cell import cell_for
+from deepprobe.probes.kept_cell import KeptCell
 from deepprobe.probes.reading import Reading
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -93,12 +96,12 @@ READINGS = [
 ]
 
 
-@pytest.mark.parametrize("options", READINGS, ids=str)
+@pytest.mark.parametrize("options", [*READINGS, {"view": "samples", "method": "auto"}], ids=str)
 def test_nothing_waits_for_the_device_and_a_report_takes_one_transfer(
     options: dict[str, Any], no_generators: None
 ) -> None:
     model = Net().to("meta")
-    with Probe(model, method="gram", **options) as probe:
+    with Probe(model, **{"method": "gram", **options}) as probe:
         for n in (16, 16, 7):
             images = torch.zeros(n, 3, 8, 8, device="meta")
             with Watch(), probe.recording():
@@ -119,6 +122,39 @@ def test_what_waits_is_found_out(options: dict[str, Any], no_generators: None) -
     images, message = torch.zeros(16, 3, 8, 8, device="meta"), r"waits for the device|a copy"
     with Probe(model, **options) as probe, Watch(), pytest.raises(AssertionError, match=message), probe.recording():
         model(images)
+
+
+@pytest.mark.parametrize("most", [2**22, 30 * 64])
+def test_rows_that_were_kept_are_those_of_qr(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cell of another device, here on the CPU: in-place layers overwrite nothing, long streams are handed over."""
+    model = Net()
+    exact = spectra(model, IMAGES.split(20), view="samples", progress=False)
+    monkeypatch.setattr(
+        "deepprobe.probes.probe.cell_for", lambda *args, **options: KeptCell(cell_for(*args, **options))
+    )
+    monkeypatch.setattr("deepprobe.probes.kept_cell.MOST_KEPT", most)
+    with Probe(model, view="samples") as probe, torch.no_grad():
+        for batch in IMAGES.split(20):
+            with probe.recording():
+                model(batch)
+            probe.state()
+        found = probe.spectra()
+    assert list(found) == list(exact)
+    for key, one in exact.items():
+        np.testing.assert_allclose(found[key].singular_values, one.singular_values, rtol=1e-5)
+        assert (found[key].units, found[key].n_rows) == (one.units, 60)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.int64]
+)
+def test_what_is_fetched_is_exact(dtype: torch.dtype) -> None:
+    parts = [[torch.randn(3, 5).to(dtype), torch.ones((), dtype=torch.bool)], [], [torch.randn(4).to(dtype)[::2]]]
+    found = fetched(parts)
+    for part, copies in zip(parts, found, strict=True):
+        for tensor, copy in zip(part, copies, strict=True):
+            assert copy.dtype == tensor.dtype
+            assert torch.equal(copy, tensor)
 
 
 @pytest.mark.parametrize("options", [{"rows": 4}, {"rows": "all", "count_units": False}], ids=str)

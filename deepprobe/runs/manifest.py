@@ -20,8 +20,8 @@ from deepprobe.runs.atomic import write_bytes
 MANIFEST = "manifest.json"
 FORMAT = 1
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?\Z")
-MAX_JSON_BYTES = 4 * 2**20
-"""Some 38,000 probed steps; a hostile table of this length takes 24 times as much memory."""
+MAX_JSON_BYTES = 2 * 2**20
+"""Some 19,000 probed steps; a hostile table of this length takes 24 times as much memory."""
 MAX_DEPTH = 64
 STATUSES = ("running", "interrupted", "diverged", "complete")
 """``running`` also stands on a run whose process died; ``diverged`` and ``complete`` are final."""
@@ -129,7 +129,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON table of at most 4 MiB; RunError naming the file if it is anything else."""
+    """Read a JSON table of at most 2 MiB; RunError naming the file if it is anything else."""
     try:
         size = path.stat().st_size
         if size > MAX_JSON_BYTES:

@@ -79,7 +79,17 @@ def save_checkpoint(
         try:
             torch.save(content, file)
         except RuntimeError as error:  # what torch makes of a full disk
-            raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+            raise _disk_error(error) from error
+
+
+def _disk_error(error: BaseException) -> OSError:
+    """The system's error behind one of torch, which only says that its zip was not finished."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError):
+            return behind
+        behind = behind.__context__
+    return OSError(f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:

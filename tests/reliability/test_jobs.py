@@ -73,7 +73,7 @@ print(json.dumps({
 """
 
 
-@trials("jobs", quick=2, full=20)
+@trials("jobs", quick=1, full=20)
 def test_a_killed_job_ends_in_the_same_bits(tmp_path, in_process, tally, n):
     found = json.loads(in_process(JOBS, tmp_path, n))
     tally(
@@ -81,4 +81,4 @@ def test_a_killed_job_ends_in_the_same_bits(tmp_path, in_process, tally, n):
         f"{found['equal']} of {n} with equal bits in weights and momenta and equal tables of {found['rows']:,} rows"
     )
     assert found["equal"] == n
-    assert found["killed"] >= n
+    assert found["killed"] + found["terminated"] >= n

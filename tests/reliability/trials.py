@@ -10,5 +10,7 @@ import pytest
 def trials(name, *, quick, full):
     """Parametrize ``n``; the variable DEEPPROBE_TRIALS_<NAME> asks for a number of one's own."""
     asked = os.environ.get(f"DEEPPROBE_TRIALS_{name.upper()}")
-    numbers = [int(asked)] if asked else [quick, pytest.param(full, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    numbers = (
+        [int(asked)] if asked else [quick, pytest.param(full, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+    )
     return pytest.mark.parametrize("n", numbers)

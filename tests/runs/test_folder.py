@@ -117,7 +117,7 @@ def test_a_manifest_of_a_later_format_is_refused(run):
 
 def test_oversized_settings_are_not_read(run):
     os.truncate(run.path / "manifest.json", 17 * 2**20)
-    with pytest.raises(RunError, match="has 17,825,792 bytes; at most 4,194,304 were expected"):
+    with pytest.raises(RunError, match="has 17,825,792 bytes; at most 2,097,152 were expected"):
         open_run(run.path)
 
 

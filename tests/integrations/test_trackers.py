@@ -7,6 +7,7 @@ import math
 import struct
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -83,8 +84,8 @@ def events(folder):
     return {tag: [(e.step, e.value) for e in read.Scalars(tag)] for tag in read.Tags()["scalars"]}, texts
 
 
-def mlflow_runs(folder):
-    """Runs in a folder and their metric histories, by MLflow's own client."""
+def mlflow_runs(folder, names=None):
+    """Runs in a folder and the histories of their metrics, all or these, by MLflow's own client."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
@@ -92,11 +93,19 @@ def mlflow_runs(folder):
     histories = [
         {
             name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
-            for name in run.data.metrics
+            for name in names or run.data.metrics
         }
         for run in runs
     ]
     return runs, histories
+
+
+def wandb_files(folder):
+    """Files of runs, oldest first, once W&B's own process, which writes them, has ended."""
+    import wandb
+
+    wandb.teardown()
+    return sorted((folder / "wandb").glob("offline-run-*/*.wandb"))
 
 
 def wandb_records(path):
@@ -133,15 +142,6 @@ def wandb_history(records):
     return found
 
 
-@pytest.fixture
-def wandb_ended():
-    """W&B's own process gone after the test."""
-    yield
-    import wandb
-
-    wandb.teardown()
-
-
 def test_names_and_selection():
     found = scalars(pd.concat(SENT), layer_measures=("sigma_max", "centred_condition_number_live"))
     assert found == {
@@ -174,6 +174,13 @@ def test_tensorboard_holds_what_was_sent(tmp_path):
     same(found, EXPECTED)
     assert '"plainnet20"' in texts["config/text_summary"]
     assert texts["status/text_summary"] == "complete"
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, 1e-300])
+def test_tensorboard_rounds_to_float32(tmp_path, value):
+    follow(TensorBoardTracker(tmp_path), [numbers(1, loss=value)])
+    with np.errstate(over="ignore", under="ignore"):
+        assert events(tmp_path / "run")[0]["train/loss"] == [(1, float(np.float32(value)))]
 
 
 def test_tensorboard_takes_back_what_a_resumed_run_does_again(tmp_path):
@@ -216,14 +223,15 @@ def test_mlflow_goes_on_with_a_run_that_did_not_end_well(tmp_path):
 def test_mlflow_takes_a_thousand_layers_at_once(tmp_path):
     frame = pd.concat([of_layer(1, f"layer{i}", "effective_rank", float(i)) for i in range(1202)])
     follow(MLflowTracker(f"sqlite:///{tmp_path / 'mlflow.db'}"), [frame])
-    _, (history,) = mlflow_runs(tmp_path)
-    assert len(history) == 1202
-    assert history["effective_rank/block/samples/layer1201"] == [(1, 1201.0)]
+    last = "effective_rank/block/samples/layer1201"
+    (run,), (history,) = mlflow_runs(tmp_path, [last])
+    assert len(run.data.metrics) == 1202
+    assert history == {last: [(1, 1201.0)]}
 
 
-def test_wandb_holds_what_was_sent(tmp_path, wandb_ended, capfd):
+def test_wandb_holds_what_was_sent(tmp_path, capfd):
     follow(WandbTracker(tmp_path / "new"), SENT)
-    (file,) = (tmp_path / "new" / "wandb").glob("offline-run-*/*.wandb")
+    (file,) = wandb_files(tmp_path / "new")
     records = wandb_records(file)
     same(wandb_history(records), EXPECTED)
     start = next(r.run for r in records if r.WhichOneof("record_type") == "run")
@@ -234,7 +242,7 @@ def test_wandb_holds_what_was_sent(tmp_path, wandb_ended, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_wandb_goes_on_under_the_same_id_beside_a_run_of_the_user(tmp_path, wandb_ended):
+def test_wandb_goes_on_under_the_same_id_beside_a_run_of_the_user(tmp_path):
     import wandb
 
     quiet = wandb.Settings(silent=True, console="off", x_disable_stats=True)
@@ -243,7 +251,7 @@ def test_wandb_goes_on_under_the_same_id_beside_a_run_of_the_user(tmp_path, wand
     follow(WandbTracker(tmp_path), [numbers(2, loss=2.0)])
     assert wandb.run is own
     own.finish()
-    files = [f for f in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb")) if f.stem != "run-mine"]
+    files = [file for file in wandb_files(tmp_path) if file.stem != "run-mine"]
     found = [wandb_records(file) for file in files]
     ids = {r.run.run_id for records in found for r in records if r.WhichOneof("record_type") == "run"}
     assert len(ids) == 1
@@ -251,7 +259,7 @@ def test_wandb_goes_on_under_the_same_id_beside_a_run_of_the_user(tmp_path, wand
     assert sorted(history["train/loss"][0] for history in histories) == [(1, 1.0), (2, 2.0)]
 
 
-def test_training_is_followed_by_all_three(tmp_path, wandb_ended):
+def test_training_is_followed_by_all_three(tmp_path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 4))
     data = torch.randn(100, 1, 8, 8), torch.randint(0, 4, (100,))
     config = TrainConfig(epochs=2, batch_size=50, validation_share=0.2)
@@ -260,7 +268,7 @@ def test_training_is_followed_by_all_three(tmp_path, wandb_ended):
     kept = run.records().query("layer.notna() and measure == 'effective_rank' and centred == False")
     (folder,) = (tmp_path / "tensorboard").iterdir()
     by_tracker = [events(folder)[0], mlflow_runs(tmp_path / "mlflow")[1][0]]
-    by_tracker.append(wandb_history(wandb_records(next((tmp_path / "wandb" / "wandb").glob("offline-*/*.wandb")))))
+    by_tracker.append(wandb_history(wandb_records(wandb_files(tmp_path / "wandb")[0])))
     for found in by_tracker:
         assert len(found["train/loss"]) == len(found["validation/accuracy"]) == 2
         for row in kept.itertuples():

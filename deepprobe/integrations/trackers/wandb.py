@@ -21,7 +21,8 @@ class WandbTracker:
 
     The run's id is made of its name and configuration, so that a resumed run goes on under it. W&B takes no number for
     a step before its last: after a kill, the steps between checkpoint and kill stay as they were first sent. NaN and
-    infinity are kept. A run that the user has open is left alone.
+    infinity are kept. A run that the user has open is left alone. W&B writes in a process of its own, which has written
+    everything shortly after the run has ended, and at the latest when Python ends.
 
     Args:
         folder: Made where it is missing.

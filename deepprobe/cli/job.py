@@ -47,14 +47,19 @@ class Job:
         return self.options.out / self.name
 
     @property
+    def status(self) -> str:
+        """How far it has come: the status of the run that is there, or nothing; RunError if that is damaged."""
+        from deepprobe.runs import open_run
+        from deepprobe.runs.manifest import MANIFEST
+
+        return open_run(self.path).status if (self.path / MANIFEST).is_file() else ""
+
+    @property
     def is_done(self) -> bool:
         """Whether it is to be resumed and has come to its end; RunError if it is damaged."""
-        if self.options.resume is None:
-            return False
-        from deepprobe.runs import open_run
         from deepprobe.runs.run import FINAL
 
-        return open_run(self.path).status in FINAL
+        return self.options.resume is not None and self.status in FINAL
 
     @property
     def command(self) -> dict[str, Any]:
@@ -99,7 +104,7 @@ class _Where:
     input_size: int | None
 
 
-def train_one(job: Job, *, quiet: bool) -> tuple[Run, bool]:
+def train_one(job: Job, *, quiet: bool) -> Run:
     """Train one network; one that is to be resumed and has come to its end is only opened.
 
     Args:
@@ -107,23 +112,22 @@ def train_one(job: Job, *, quiet: bool) -> tuple[Run, bool]:
         quiet: Show no progress.
 
     Returns:
-        The run, and whether its folder was there already; errors as ``train``.
+        The run; errors as ``train``.
     """
     options = job.options
     if job.is_done:
         from deepprobe.runs import open_run
 
-        return open_run(job.path), True
+        return open_run(job.path)
     from deepprobe.training import TrainConfig, train
 
     data = load_data(job)
-    was_there = job.path.is_dir()
     if options.threads is not None:
         import torch
 
         torch.set_num_threads(options.threads)
     given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if hasattr(options, f.name)}
-    done = train(
+    return train(
         build(job.model, data.train, seed=job.seed, options=model_options(options.model_options)),
         data.train.tensors(),
         test_set=data.test.tensors(),
@@ -136,17 +140,18 @@ def train_one(job: Job, *, quiet: bool) -> tuple[Run, bool]:
         trackers=_trackers(options),
         quiet=quiet,
     )
-    return done, was_there
 
 
-def outcome(job: Job, done: tuple[Run, bool]) -> str:
-    """What came of a run in one line."""
-    run, was_there = done
+def outcome(run: Run, *, before: str) -> str:
+    """What came of a run in one line, and how it was found."""
+    from deepprobe.runs.run import FINAL
+
     metrics = run.metrics()
-    found = metrics[(metrics["split"] == "test") & (metrics["measure"] == "accuracy")]["value"]
-    accuracy = f", test accuracy {found.iloc[-1]:.1%}" if len(found) else ""
+    values = metrics[(metrics["split"] == "test") & (metrics["measure"] == "accuracy")]["value"]
+    accuracy = f", test accuracy {values.iloc[-1]:.1%}" if len(values) else ""
     why = f" ({run.message})" if run.message else ""
-    return f"{job.name}: {run.status}{accuracy}{why}{', was there already' if was_there else ''}"
+    found_as = ", was there already" if before in FINAL else ", resumed" if before else ""
+    return f"{run.name}: {run.status}{accuracy}{why}{found_as}"
 
 
 def _probes(job: Job, data: Data) -> list[Callback]:

@@ -187,12 +187,13 @@ def run(words: Sequence[str]) -> None:
             check_model(job.model, load_data(job).train, options=model_options(job.options.model_options))
     started = time.monotonic()
     for position, job in enumerate(jobs, start=1):
+        before = job.status
         done = train_one(job, quiet=job.options.quiet or not says_something)
         if says_something and not job.options.quiet:
             share = position / len(jobs)
             left = (time.monotonic() - started) * (1 - share) / share
             words_left = f", about {left / 60:.0f} min left" if left > 60 else ""
-            print(f"{outcome(job, done)}  ({position} of {len(jobs)}{words_left})", flush=True)
+            print(f"{outcome(done, before=before)}  ({position} of {len(jobs)}{words_left})", flush=True)
 
 
 def flush_denormals() -> None:

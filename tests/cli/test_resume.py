@@ -71,13 +71,15 @@ def test_a_resumed_run_is_the_one_that_was_never_killed(two: Path, capsys: pytes
     path = two / "cut" / "resnet8-seed0"
     assert dp.open_run(path).status == "running"
     assert main(["train", "--resume", str(path), "--device", "cpu"]) == 0
-    assert capsys.readouterr().out.startswith("resnet8-seed0: complete, test accuracy ")
+    shown = capsys.readouterr().out
+    assert shown.startswith("resnet8-seed0: complete, test accuracy ")
+    assert ", resumed  (1 of 1)" in shown
     run, whole = dp.open_run(path), dp.open_run(two / "whole" / "resnet8-seed0")
     pd.testing.assert_frame_equal(untimed(run), untimed(whole))
     last, expected = (load_checkpoint(r.check(r.files("checkpoints")[-1])).weights for r in (run, whole))
     assert all(torch.equal(last[name], expected[name]) for name in expected)
     assert main(["train", "--resume", str(two / "cut")]) == 0
-    assert "complete" in capsys.readouterr().out
+    assert ", was there already" in capsys.readouterr().out
 
 
 def test_a_folder_of_runs_is_resumed_and_others_are_refused(two: Path, capsys: pytest.CaptureFixture[str]) -> None:

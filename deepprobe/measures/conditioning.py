@@ -44,18 +44,19 @@ class Subject:
     exact_ranks: tuple[int, int] | None = None
 
 
-def spectrum(factor: Factor, subject: Subject | None = None) -> Spectrum:
+def spectrum(factor: Factor, subject: Subject | None = None, *, with_centred: bool = True) -> Spectrum:
     """Spectrum of an accumulated matrix, raw, with the centred one inside.
 
     Args:
         factor: From any accumulator.
         subject: What it is the factor of; by default a float64 matrix in the ``channels`` view.
+        with_centred: Whether the centred one is wanted; of weights, whose rows are no samples, it says nothing.
 
     Returns:
-        The raw matrix's spectrum; ``.centred`` is that of the matrix less its column means.
+        The raw matrix's spectrum; ``.centred`` is that of the matrix less its column means, or None.
     """
     subject = subject or Subject()
-    centred = _one_spectrum(factor, subject, is_centred=True, centred=None)
+    centred = _one_spectrum(factor, subject, is_centred=True, centred=None) if with_centred else None
     return _one_spectrum(factor, subject, is_centred=False, centred=centred)
 
 

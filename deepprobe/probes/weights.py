@@ -103,8 +103,8 @@ def _spectrum(kernel: Kernel) -> Spectrum:
             singular_values=np.zeros(0), n_rows=n, n_features=d, dtype=dtype, frobenius=float("nan"), call=kernel.call,
             view="kernel", rank_bound=d, units=units,
         )  # fmt: skip
-    found = spectrum(_factor(parts, n, d), Subject(dtype=dtype, view="kernel", call=kernel.call))
-    found = replace(found, centred=None)
+    subject = Subject(dtype=dtype, view="kernel", call=kernel.call)
+    found = spectrum(_factor(parts, n, d), subject, with_centred=False)
     return found if kernel.groups == 1 else replace(found, condition_number_null=float("nan"))
 
 

@@ -7,6 +7,7 @@ pydantic: unknown keys, other types, NaN, infinity and values out of range are r
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tomllib
 from dataclasses import asdict, fields
@@ -28,7 +29,7 @@ STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 LARGEST_FILE = 2**14
 """Bytes; no honest file of settings is larger, and reading a.a.a.a… takes time by the square of its length."""
-
+_DEEP = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]+\s*\.\s*){32}")
 
 T = TypeVar("T", bound="DataclassInstance")
 
@@ -111,10 +112,15 @@ def read_toml(path: Path, cls: type[DataclassInstance]) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ConfigError(f"{path} is larger than 16 KiB: this is no file of settings")
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if _DEEP.search(text):
+            raise ConfigError(f"{path} has keys of more than 32 parts: this is no file of settings")
+        values = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, numbers of thousands of digits
         raise ConfigError(f"{path} is not TOML: {error}") from None
     values = {key.replace("-", "_"): value for key, value in values.items()}
     options = checked(cls, values, origin=str(path))

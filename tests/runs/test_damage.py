@@ -1,11 +1,8 @@
-"""Kills, flipped bytes and truncations: none of them goes unnoticed, none of them loses what was acknowledged."""
+"""Flipped bytes and truncations: none of them goes unnoticed. Kills are in ``tests/reliability``."""
 
 from __future__ import annotations
 
 import random
-import re
-import subprocess
-import sys
 
 import pytest
 
@@ -76,49 +73,3 @@ def test_a_missing_file_is_named(run):
         with pytest.raises(RunError, match=str(path.name)):
             everything(run.path)
         path.write_bytes(content)
-
-
-KILLS = """
-import os, random, signal, sys, time
-import numpy as np
-import pandas as pd
-from deepprobe.records.frame import TIDY
-from deepprobe.runs import open_run
-
-draw, step = random.Random(3), 0
-for kill in range(20):
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        run = open_run(sys.argv[1])
-        while True:
-            step += 1
-            rows = [dict(step=step, epoch=step, split="test", measure=f"m{i}", value=1.0) for i in range(200)]
-            run.append(pd.DataFrame(rows, columns=list(TIDY)))
-            os.write(writer, b"%d\\n" % step)
-            run.save_spectra(step % 5, {"k": np.full(2000, float(step))})
-    time.sleep(draw.uniform(0.0, 0.1))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    os.close(writer)
-    with os.fdopen(reader) as lines:
-        acknowledged = [step, *map(int, lines.read().split())][-1]
-    run = open_run(sys.argv[1])
-    counts = run.records().groupby("step").size()
-    assert (counts == 200).all(), "half an append"
-    assert len(counts) in {acknowledged, acknowledged + 1}, (len(counts), acknowledged)
-    for probed in run.steps_probed():
-        assert len(set(run.spectra(probed)["k"])) == 1
-    step = len(counts)
-    run.rewind(10**6)
-    left = [f for _, _, files in os.walk(sys.argv[1]) for f in files if f.endswith(".aside")]
-    assert not left, left
-print(kill + 1, "kills,", step, "steps")
-"""
-
-
-def test_a_killed_writer_leaves_a_whole_run(make):
-    command = [sys.executable, "-c", KILLS, str(make().path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"20 kills, [1-9]\d* steps\n", done.stdout)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import random
-import re
-import subprocess
-import sys
 import time
 import tracemalloc
 import zipfile
@@ -224,42 +221,3 @@ def test_a_full_disk_keeps_the_old_file(saved, net, monkeypatch):
         save_checkpoint(path, net(9))
     assert equal(load_checkpoint(path).weights, model.state_dict())
     assert [p.name for p in path.parent.iterdir()] == ["w.pt"]
-
-
-KILLS = """
-import os, random, signal, sys, time
-import torch
-from deepprobe.training import load_checkpoint, save_checkpoint
-
-torch.set_num_threads(1)
-path, draw, step = sys.argv[1], random.Random(5), 0
-model = torch.nn.Linear(1000, 500)
-for kill in range(20):
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        while True:
-            step += 1
-            torch.nn.init.constant_(model.weight, step)
-            save_checkpoint(path, model, training={"index": step})
-            os.write(writer, b"%d\\n" % step)
-    time.sleep(draw.uniform(0.0, 0.1))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    os.close(writer)
-    with os.fdopen(reader) as lines:
-        acknowledged = [step, *map(int, lines.read().split())][-1]
-    if acknowledged or os.path.exists(path):
-        found = load_checkpoint(path)
-        step = found.training["index"]
-        assert step in {acknowledged, acknowledged + 1}, (step, acknowledged)
-        assert set(found.weights["weight"].flatten().tolist()) == {float(step)}
-print(kill + 1, "kills,", step, "steps")
-"""
-
-
-def test_a_killed_writer_leaves_the_last_checkpoint_or_the_one_after(tmp_path):
-    command = [sys.executable, "-c", KILLS, str(tmp_path / "w.pt")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"20 kills, [1-9]\d* steps\n", done.stdout)

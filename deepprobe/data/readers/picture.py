@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MAX_FILE = 128 * 2**20
+MAX_FILE = 64 * 2**20
 """Largest picture file in bytes."""
 FREE_PIXELS, PIXELS_A_BYTE = 2**24, 64
 """A picture may have 16.8 million pixels, or so many for each byte of its file: photographs have 2 to 20."""

@@ -40,7 +40,12 @@ if arguments.smoke:
             quiet=True,
         )  # fmt: skip
     arguments.folders = [folder]
-runs = {f: [dp.open_run(path) for path in dp.list_runs(f)["path"]] for f in arguments.folders}
+runs = {}
+for folder in arguments.folders:
+    listed = dp.list_runs(folder)
+    print(listed.drop(columns="path").to_string(index=False))
+    ended = listed[listed["status"].isin(["complete", "diverged"])]
+    runs[folder] = [dp.open_run(path) for path in ended["path"]]
 
 
 # %% [markdown]

@@ -106,6 +106,8 @@ class TrainOptions:
     """Arithmetic of training and evaluation; probes always use fp32."""
     channels_last: bool = False
     """Keep channels innermost in memory; often faster."""
+    deterministic: bool = True
+    """Take only algorithms that give the same bits each time; on a GPU others may be faster."""
     compile: bool = False
     """Compile the network for training (torch.compile); evaluation and probes stay eager."""
     checkpoint_every: str = "1ep"

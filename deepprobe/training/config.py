@@ -81,6 +81,8 @@ class TrainConfig:
         checkpoints_kept: How many checkpoints stay, the last ones.
         channels_last: Keep images and kernels with channels innermost; often faster, other roundings.
         precision: fp32, or bf16 autocast, in training and evaluation; probes always use fp32.
+        deterministic: Whether a GPU takes only algorithms that give the same bits each time; without it convolutions may
+            be faster, and a resumed run is no longer bit-equal there. A CPU is deterministic in any case.
         compile: Whether to compile the model for training (``torch.compile``); evaluation and probes stay eager.
         on_nonfinite: What a NaN or infinite loss does: "stop" ends the run with the status diverged and everything
             measured so far; "raise" raises NonFiniteError after that.
@@ -108,6 +110,7 @@ class TrainConfig:
     checkpoints_kept: Annotated[int, Field(ge=1, le=1_000_000)] = 2
     channels_last: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
+    deterministic: bool = True
     compile: bool = False
     on_nonfinite: Literal["stop", "raise"] = "stop"
 

@@ -145,7 +145,7 @@ class Loop:
         except OutOfMemoryError as error:
             kept = self.checkpoints.newest_name
             where = f"; the last checkpoint is {kept}" if kept else ""
-            message = f"step {after}: {error}{where}"
+            message = f"step {after}: {error}, in another folder, since that is another run{where}"
             self.run.set_status("interrupted", message)
             raise OutOfMemoryError(message) from error
         self.tally.add(logits, part.y, loss=loss)

@@ -112,7 +112,9 @@ def train(
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         held_out = {k: v for k, v in (("validation", validation_set), ("test", test_set)) if v is not None}
         flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
+            enabled=torch.backends.cudnn.enabled,
+            benchmark=not config.deterministic,
+            deterministic=config.deterministic,
         )
         with preserved_random_states(), flags, run.writing(), interruptible() as interruption:
             seed_everything(config.seed if ranks.is_main else derive_seed(config.seed, "rank", ranks.rank))

@@ -127,8 +127,8 @@ def test_too_little_memory_is_told_with_what_to_try(tmp_path, net, few):
     assert str(error.value) == (
         "step 1ep2it: cpu is out of memory in a step of Sequential (3,866 parameters) on inputs of shape "
         "(32, 1, 8, 8), in 1 micro-batch(es), in fp32; try micro_batches=2 (the same update, but for batch "
-        "normalisation), or batch_size=16, or precision='bf16'; the last checkpoint is "
-        "checkpoints/step-000000000004.pt"
+        "normalisation), or batch_size=16, or precision='bf16', in another folder, since that is another run; the last "
+        "checkpoint is checkpoints/step-000000000004.pt"
     )
     run = open_run(tmp_path / "r")
     assert (run.status, run.message) == ("interrupted", str(error.value))

@@ -66,7 +66,7 @@ class Adapter:
         run: The run, as ``train`` returns it; RunError before training has begun.
     """
 
-    library: str
+    led_by: str
 
     def __init__(
         self,
@@ -211,7 +211,7 @@ class Adapter:
             self._run.set_status("running")
             return self._run
         model = describe_network(self._model)
-        config = {"model": model, "training": {"loop": self.library, "seed": self._seed}, **self.about}
+        config = {"model": model, "training": {"loop": self.led_by, "seed": self._seed}, **self.about}
         origin = provenance(self._model, seed=self._seed, device=self._device, ranks=self._ranks)
         if self.out is None or not self._ranks.is_main:
             return MemoryRun(self.name or f"{model['name']}-seed{self._seed}", config=config, provenance=origin)

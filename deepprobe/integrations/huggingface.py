@@ -39,7 +39,7 @@ class DeepprobeCallback(Adapter, TrainerCallback):
         ConfigError: As training begins: if the training loader has no length and ``iterations_per_epoch`` is not given.
     """
 
-    library = "huggingface"
+    led_by = "huggingface"
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *,

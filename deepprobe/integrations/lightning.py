@@ -35,7 +35,7 @@ class DeepprobeCallback(Adapter, Callback):
         ConfigError: As training begins: if the training loader has no length and ``iterations_per_epoch`` is not given.
     """
 
-    library = "lightning"
+    led_by = "lightning"
 
     def __init__(self, *arguments: Any, submodule: str = "", **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -124,7 +124,7 @@ class LoaderStream:
 
     It is taken up within an epoch by going through the epoch again from the random states at its start, without
     training on what was trained on before. Loaders whose order and content depend on these states alone, as
-    torch's DataLoader with its samplers, thus give the same batches.
+    torch's DataLoader with its samplers, thus give the same batches. Samplers that have a ``set_epoch`` are told it.
 
     Args:
         loader: Iterated once an epoch.
@@ -157,15 +157,15 @@ class LoaderStream:
         if skip and self._start is not None:
             self._restore_random_states(self._start)
         self._start = self._random_states()
-        n = 0
-        for n, batch in enumerate(self.loader, start=1):
+        for part in _drawing(self.loader):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+        for n, batch in enumerate(self._read_to_the_end(epoch), start=1):
             if n == skip:
                 self._restore_random_states(now)
             if n > skip:
                 x, y = pair_of(batch, device=self.device)
                 yield Part(x, y, self._in_all(len(x)))
-        if n != self.n_batches:
-            raise ConfigError(f"the training data says it has {self.n_batches} batches, and gave {n} in epoch {epoch}")
 
     def state(self) -> dict[str, Any] | None:
         """The random states at the start of the epoch, and that of the loader's own generator now."""
@@ -177,22 +177,45 @@ class LoaderStream:
             self._start = state["start"]
             self._restore_random_states(state["now"])
 
+    def _read_to_the_end(self, epoch: int) -> Iterator[Any]:
+        """As many batches as announced; the last one leaves when the loader has ended, for samplers draw until then."""
+        batches = iter(self.loader)
+        for n in range(1, self.n_batches + 1):
+            batch = next(batches, None)
+            more = n == self.n_batches and next(batches, None) is not None
+            if batch is None or more:
+                given = "more" if more else n - 1
+                raise ConfigError(
+                    f"the training data says it has {self.n_batches} batches, and gave {given} in epoch {epoch}"
+                )
+            yield batch
+
     def _in_all(self, n: int) -> int | Tensor:
         """Samples of this update over all processes."""
-        return n if self.ranks.is_alone else self.ranks.total(torch.tensor(n, device=self.device))
+        return n if self.ranks.is_alone else self.ranks.total(torch.full((), n, device=self.device))
 
     def _random_states(self) -> dict[str, Any]:
-        """The global random states, and that of the loader's own generator, if it has one."""
-        generator = getattr(self.loader, "generator", None)
-        own = generator.get_state() if isinstance(generator, torch.Generator) else None
-        return {"random": random_state(), "generator": own}
+        """The global random states, and those of the loader's own generators."""
+        return {"random": random_state(), "generators": [g.get_state() for g in _generators(self.loader)]}
 
     def _restore_random_states(self, states: dict[str, Any]) -> None:
         """Go back to such states."""
         restore_random_state(states["random"])
-        generator = getattr(self.loader, "generator", None)
-        if states["generator"] is not None and isinstance(generator, torch.Generator):
-            generator.set_state(states["generator"])
+        for generator, state in zip(_generators(self.loader), states["generators"], strict=True):
+            generator.set_state(state)
+
+
+def _drawing(loader: Any) -> list[Any]:
+    """A loader and its samplers, as far as it has such."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = [loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
+    return list({id(part): part for part in parts if part is not None}.values())
+
+
+def _generators(loader: Any) -> list[torch.Generator]:
+    """The generators of a loader and its samplers, each once."""
+    found = [getattr(part, "generator", None) for part in _drawing(loader)]
+    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
 
 
 def is_pair(data: Data) -> TypeGuard[Batch]:
@@ -234,7 +257,7 @@ def first_samples(data: Data, *, device: torch.device, n_samples: int, batch_siz
     """The first samples in batches; drawing them from a loader leaves every random state as it was."""
     found: list[Batch] = []
     missing = n_samples
-    with preserved_random_states(), _preserved_generator(data):
+    with preserved_random_states(), _preserved_generators(data):
         for x, y in fixed_batches(data, device=device, batch_size=batch_size):
             found.append((x[:missing], y[:missing]))
             missing -= len(x)
@@ -244,14 +267,13 @@ def first_samples(data: Data, *, device: torch.device, n_samples: int, batch_siz
 
 
 @contextmanager
-def _preserved_generator(data: Data) -> Iterator[None]:
-    """Put a loader's own generator back to where it was."""
-    generator = getattr(data, "generator", None)
-    state = generator.get_state() if isinstance(generator, torch.Generator) else None
+def _preserved_generators(data: Data) -> Iterator[None]:
+    """Put a loader's own generators back to where they were."""
+    states = [(generator, generator.get_state()) for generator in _generators(data)]
     try:
         yield
     finally:
-        if state is not None and generator is not None:
+        for generator, state in states:
             generator.set_state(state)
 
 

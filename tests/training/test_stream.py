@@ -6,7 +6,7 @@ from itertools import chain
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, TensorDataset
 
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.training.stream import LoaderStream, TensorStream, first_samples, pair_of, split_off
@@ -72,6 +72,43 @@ def test_a_loader_with_its_own_generator_goes_on_where_it_was():
     assert seen(other, 1) == second
 
 
+@pytest.mark.parametrize("kind", ["loader", "sampler", "batch sampler"])
+@pytest.mark.parametrize("n", [12, 13])
+def test_generators_of_loader_and_samplers_go_on_from_a_state_taken_with_the_last_batch(kind, n):
+    data = TensorDataset(*numbered(n))
+
+    def loader():
+        generator = torch.Generator().manual_seed(3)
+        if kind == "loader":
+            return DataLoader(data, batch_size=4, shuffle=True, generator=generator)
+        sampler = RandomSampler(data, generator=generator)
+        if kind == "sampler":
+            return DataLoader(data, batch_size=4, sampler=sampler)
+        return DataLoader(data, batch_sampler=BatchSampler(sampler, 4, drop_last=False))
+
+    stream = LoaderStream(loader(), device=CPU)
+    under_way = stream.batches(0)  # suspended after its last batch, as it is when the loop writes a checkpoint
+    for _ in range(stream.n_batches):
+        next(under_way)
+    state = stream.state()
+    assert next(under_way, None) is None
+    second = seen(stream, 1)
+    other = LoaderStream(loader(), device=CPU)
+    other.restore(state)
+    assert seen(other, 1) == second
+
+
+def test_samplers_are_told_the_epoch():
+    def loader():
+        data = TensorDataset(*numbered(12))
+        return DataLoader(data, batch_size=4, sampler=DistributedSampler(data, num_replicas=2, rank=0))
+
+    stream = LoaderStream(loader(), device=CPU)
+    first, second = seen(stream, 0), seen(stream, 1)
+    assert sorted(chain(*first)) != sorted(chain(*second))  # another half of the samples
+    assert seen(LoaderStream(loader(), device=CPU), 1) == second
+
+
 def test_what_can_be_read_once_only_is_refused():
     with pytest.raises(ConfigError, match="the training data is a generator, which can be read once only or has no"):
         LoaderStream((b for b in []), device=CPU)
@@ -84,6 +121,8 @@ def test_a_loader_that_gives_less_than_it_says_is_an_error():
 
     with pytest.raises(ConfigError, match="says it has 3 batches, and gave 1 in epoch 0"):
         seen(LoaderStream(Liar([numbered(2)]), device=CPU), 0)
+    with pytest.raises(ConfigError, match="says it has 3 batches, and gave more in epoch 0"):
+        seen(LoaderStream(Liar([numbered(2)] * 4), device=CPU), 0)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from deepprobe.training.stream import Data, Part, Stream
 
 CHECKED_AT_ONCE, CHECKED_AT_ONCE_ON_CPU = 50, 1
-"""Losses looked at together: looking costs a GPU its queue, and a CPU nothing. An epoch's end looks at the rest."""
+"""Losses looked at together: looking costs a GPU its queue, and a CPU nothing.
+
+An epoch's end looks at the rest, and so does whatever looks at the weights: a callback, a checkpoint."""
 FINAL = ("complete", "diverged")
 
 
@@ -101,7 +103,8 @@ class Loop:
                 while self.step.index < self.last:
                     self._epoch(progress)
         except _Diverged as diverged:
-            self._measure()
+            if not self.step.ends_epoch:  # else it was measured as it stands, before the update that failed
+                self._measure()
             self.run.set_status("diverged", str(diverged))
             return
         self.run.set_status("complete")
@@ -111,8 +114,7 @@ class Loop:
         self.resumed_at = time.perf_counter()
         for part in self.stream.batches(self.step.epoch, skip=self.step.iteration):
             self._update(part)
-            self.step = self.step.next()
-            looking = len(self.unchecked) >= self.checked_at_once or self.step.ends_epoch
+            looking = len(self.unchecked) >= self.checked_at_once or self.step.ends_epoch or self._something_is_due()
             if looking:
                 self._check_losses()
             with self._clock_stopped():
@@ -125,6 +127,11 @@ class Loop:
             if stopping:
                 self._stop()
 
+    def _something_is_due(self) -> bool:
+        """Whether this step's weights are to be looked at or kept, and so must be known to be those of this step."""
+        due = any(schedule.is_due(self.step) for schedule, _ in self.scheduled)
+        return due or self.checkpoints.timer.is_due_at(self.step)
+
     @contextmanager
     def _clock_stopped(self) -> Iterator[None]:
         """What happens inside is not counted as training."""
@@ -133,7 +140,7 @@ class Loop:
         self.resumed_at = time.perf_counter()
 
     def _update(self, part: Part) -> None:
-        """One step of the optimizer, watched by the callbacks that asked for it; no number leaves the device."""
+        """One step of the optimizer, watched by the callbacks that asked for it; else no number leaves the device."""
         rate = learning_rate(self.config, self.step.index, iterations_per_epoch=self.step.iterations_per_epoch)
         after = self.step.next()
         watching = [callback for schedule, callback in self.watching if schedule.is_due(after)]
@@ -142,14 +149,17 @@ class Loop:
                 for callback in watching:
                     stack.enter_context(callback.around_update(self._context(after)))
                 logits, loss = self.update(part, rate=rate)
+                self.step = after
+                self.tally.add(logits, part.y, loss=loss)
+                self.unchecked.append(part.x)
+                if watching:
+                    self._check_losses()
         except OutOfMemoryError as error:
             kept = self.checkpoints.newest_name
             where = f"; the last checkpoint is {kept}" if kept else ""
             message = f"step {after}: {error}, in another folder, since that is another run{where}"
             self.run.set_status("interrupted", message)
             raise OutOfMemoryError(message) from error
-        self.tally.add(logits, part.y, loss=loss)
-        self.unchecked.append(part.x)
 
     def _check_losses(self) -> None:
         """Raise _Diverged if a loss since the last check was not finite, on all ranks alike."""
@@ -219,6 +229,7 @@ class Loop:
 
     def _checkpoint(self) -> None:
         """Write a checkpoint of finite weights."""
+        self._check_losses()
         if not all_finite(self.model):
             raise _Diverged(
                 f"the weights at step {self.step} are not all finite; "

@@ -129,9 +129,12 @@ def _optimizer(parameters: list[nn.Parameter], config: TrainConfig, *, name: str
         raise ConfigError(f"the {name} has no parameters to train")
     # Fused: one kernel for all of the 490 parameters that 164 layers have, and what LossGuard needs.
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             parameters, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov,
             weight_decay=config.weight_decay, fused=True,
         )  # fmt: skip
+        if config.momentum:  # fused, it fails on parameters whose first gradient comes later than that of others
+            sgd.state.update({p: {"momentum_buffer": torch.zeros_like(p, requires_grad=False)} for p in parameters})
+        return sgd
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)

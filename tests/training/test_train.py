@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from deepprobe import UpdateCallback
 from deepprobe.errors import CheckpointError, ConfigError, NonFiniteError, RunError, ShapeError
 from deepprobe.runs import FolderRun, MemoryRun, open_run
 from deepprobe.training import Step, TrainConfig, at, evaluate, every, load_checkpoint, train
@@ -368,6 +370,45 @@ def test_losses_checked_together_name_the_first(net, few, monkeypatch):
     for name, weights in together.named_parameters():  # two updates were held back, and the weights stayed good
         assert torch.equal(weights, at_once.get_parameter(name))
         assert torch.isfinite(weights).all()
+
+
+def test_nothing_is_called_kept_or_watched_at_steps_that_did_not_happen(tmp_path, net, few, monkeypatch):
+    monkeypatch.setattr("deepprobe.training.loop.CHECKED_AT_ONCE_ON_CPU", 50)
+    config = TrainConfig(**CONFIG.as_dict() | {"checkpoint_every": "3it", "batch_size": 8})
+    called, watched = [], []
+
+    class Watch:
+        schedule = every("1ep1it").schedule
+
+        @contextmanager
+        def around_update(self, context):
+            yield
+            watched.append(context.step.index)
+
+    callbacks = [every("2it")(lambda c: called.append(c.step.index)), Watch()]
+    run = train(blowing(net, 15), few[0], config=config, callbacks=callbacks, out=tmp_path / "r", quiet=True)
+    assert isinstance(run, FolderRun)
+    assert run.status == "diverged"
+    assert "at step 1ep1it is nan" in run.message  # 13 updates an epoch; the 15th has no finite loss
+    assert called == [2, 4, 6, 8, 10, 12, 14]
+    assert watched == [14]
+    assert run.files("checkpoints") == ["checkpoints/step-000000000009.pt", "checkpoints/step-000000000012.pt"]
+    monkeypatch.undo()
+
+
+def test_an_update_watched_is_known_to_have_happened(net, few, monkeypatch):
+    monkeypatch.setattr("deepprobe.training.loop.CHECKED_AT_ONCE_ON_CPU", 50)
+    run = train(blowing(net, 3), few[0], config=CONFIG, callbacks=[UpdateCallback("1it")], quiet=True)
+    assert run.layers()["step"].unique().tolist() == [1, 2]
+
+
+def test_divergence_right_after_an_epoch_measures_nothing_twice(net, few):
+    run = train(blowing(net, 5), few[0], test_set=few[1], config=CONFIG, quiet=True)
+    assert run.message.startswith("the loss of the network at step 1ep is nan")
+    metrics = run.metrics()
+    assert metrics["step"].unique().tolist() == [4]
+    assert not metrics.duplicated(["split", "measure"]).any()
+    assert np.isfinite(metrics["value"]).all()
 
 
 def test_callbacks_are_called_when_they_are_due_with_one_context(net, few):

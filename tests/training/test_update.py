@@ -104,6 +104,40 @@ def test_a_compiled_model_trains_to_the_same_weights(net, few, monkeypatch):
     torch._dynamo.reset()
 
 
+class Late(nn.Module):
+    """Uses its second layer in every third call only, first in the third."""
+
+    def __init__(self):
+        super().__init__()
+        self.always, self.sometimes, self.calls = nn.Linear(3, 2), nn.Linear(3, 2), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.always(x) if self.calls % 3 else self.always(x) + self.sometimes(x)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam"])
+def test_parameters_may_get_their_first_gradient_later_than_others(kind):
+    torch.manual_seed(0)
+    x = torch.randn(80, 3)
+    y, model, by_hand = (x[:, 0] > 0).long(), Late(), Late()
+    by_hand.load_state_dict(model.state_dict())
+    config = TrainConfig(epochs=1, batch_size=8, optimizer=kind, schedule="constant", validation_share=0.0)
+    train(model, (x, y), config=config, quiet=True)
+    settings = {"lr": config.lr, "weight_decay": config.weight_decay, "foreach": False, "fused": False}
+    parameters = by_hand.parameters()
+    optimizer = (
+        torch.optim.SGD(parameters, momentum=config.momentum, **settings)
+        if kind == "sgd" else torch.optim.Adam(parameters, **settings)
+    )  # fmt: skip
+    for part in TensorStream((x, y), batch_size=8, seed=0).batches(0):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(by_hand(part.x), part.y).backward()
+        optimizer.step()
+    for name, weights in by_hand.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), weights, rtol=1e-5, atol=1e-7)
+
+
 class Greedy(nn.Module):
     """Asks for more memory than there is, from its n-th call in training on."""
 

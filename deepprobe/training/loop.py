@@ -164,7 +164,7 @@ class Loop:
     def _check_losses(self) -> None:
         """Raise _Diverged if a loss since the last check was not finite, on all ranks alike."""
         inputs, self.unchecked = self.unchecked, []
-        found = self.update.guard.read()
+        found = self.update.guard.read() if inputs else None
         if found is None:
             return
         n_held, loss = found
@@ -228,7 +228,8 @@ class Loop:
         )  # fmt: skip
 
     def _checkpoint(self) -> None:
-        """Write a checkpoint of finite weights."""
+        """Write a checkpoint of finite weights, if they are those of this step."""
+        self._check_losses()
         self._check_losses()
         if not all_finite(self.model):
             raise _Diverged(

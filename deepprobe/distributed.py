@@ -8,6 +8,7 @@ processes of one job that trust each other; nothing is read from a file.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,6 +165,8 @@ def _make_group(device: torch.device) -> None:
 
     if not dist.is_available():
         raise ConfigError("this build of torch cannot train in several processes; start deepprobe without torchrun")
+    import torch.distributed.nn.functional  # imported later, it would keep the group for ever: it is a default there
+
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
@@ -171,7 +174,16 @@ def _make_group(device: torch.device) -> None:
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"the processes of torchrun did not find each other: {error}") from error
-    atexit.register(dist.destroy_process_group)
+    atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    """End the group and its threads: one that still lets go of a tensor while Python ends aborts the process."""
+    import torch.distributed as dist
+
+    gc.collect()  # models that were wrapped for several processes hold the group
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _device_of_group() -> torch.device:

@@ -63,6 +63,11 @@ def test_two_processes_give_the_weights_of_one_in_two_micro_batches(folder):
     assert ours == pytest.approx(run.metrics().query(split)["value"].tolist(), rel=1e-5)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_no_thread_of_the_group_outlives_it_and_aborts_the_process(folder):
+    assert [(folder / f"whole.threads-{rank}").read_text() for rank in (0, 1)] == ["0", "0"]
+
+
 def test_two_processes_interrupted_together_go_on_to_the_same_bits(folder):
     whole, resumed = (load_checkpoint(folder / f"{name}.pt").weights for name in ("whole", "resumed"))
     assert whole.keys() == resumed.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,7 @@ from deepprobe.training.stream import LoaderStream, TensorStream, first_samples,
 from deepprobe.training.tracking import following
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import nn
 
@@ -111,12 +111,8 @@ def train(
         if config.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         held_out = {k: v for k, v in (("validation", validation_set), ("test", test_set)) if v is not None}
-        flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled,
-            benchmark=not config.deterministic,
-            deterministic=config.deterministic,
-        )
-        with preserved_random_states(), flags, run.writing(), interruptible() as interruption:
+        algorithms = _algorithms_of_cudnn(deterministic=config.deterministic)
+        with preserved_random_states(), algorithms, run.writing(), interruptible() as interruption:
             seed_everything(config.seed if ranks.is_main else derive_seed(config.seed, "rank", ranks.rank))
             source = next((s for s in (validation_set, test_set) if s is not None), train_set)
             probe = first_samples(source, device=device, n_samples=N_PROBE_SAMPLES, batch_size=config.batch_size)
@@ -132,6 +128,18 @@ def train(
     if run.status == "diverged" and config.on_nonfinite == "raise":
         raise NonFiniteError(run.message)
     return run
+
+
+@contextmanager
+def _algorithms_of_cudnn(*, deterministic: bool) -> Iterator[None]:
+    """Deterministic convolutions, or the fastest; whether they use TF32 is left as the user has set it."""
+    cudnn: Any = torch.backends.cudnn  # its own ``flags`` sets TF32 too, and fails where the new settings of it differ
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = not deterministic, deterministic
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 def _device(name: str) -> torch.device:

@@ -411,6 +411,21 @@ def test_divergence_right_after_an_epoch_measures_nothing_twice(net, few):
     assert np.isfinite(metrics["value"]).all()
 
 
+def test_tf32_is_left_as_it_was_set(net, few):
+    cudnn = torch.backends.cudnn
+    seen, before = [], cudnn.conv.fp32_precision
+    cudnn.conv.fp32_precision = "ieee"  # of convolutions alone: torch's own flags fail on that
+    try:
+        train(
+            net(), few[0], config=TrainConfig(epochs=1, batch_size=64), quiet=True,
+            callbacks=[lambda c: seen.append((cudnn.conv.fp32_precision, cudnn.benchmark, cudnn.deterministic))],
+        )  # fmt: skip
+        assert seen == [("ieee", False, True)]
+        assert (cudnn.conv.fp32_precision, cudnn.benchmark, cudnn.deterministic) == ("ieee", False, False)
+    finally:
+        cudnn.conv.fp32_precision = before
+
+
 def test_callbacks_are_called_when_they_are_due_with_one_context(net, few):
     seen: dict[str, list[str]] = {"plain": [], "often": [], "points": []}
     contexts = []

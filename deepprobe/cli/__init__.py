@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         return _complain(str(error), 1)
-    except KeyboardInterrupt:
-        return _complain("interrupted", 130)
+    except KeyboardInterrupt as stop:  # training says where it stopped, and how to go on
+        return _complain(str(stop) or "interrupted", 130)
     except SystemExit as stop:  # the option parser has said why
         return stop.code if isinstance(stop.code, int) else 2
 

@@ -249,6 +249,7 @@ class Loop:
             if kept
             else "nothing was kept, since no folder was named"
         )
+        message = self.ranks.broadcast(message)
         self.run.set_status("interrupted", message)
         raise KeyboardInterrupt(message)
 

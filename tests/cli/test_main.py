@@ -55,6 +55,7 @@ def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
         (ShapeError("n = 3,\n  but d = 4"), 1, "deepprobe: n = 3, but d = 4\n"),
         (PermissionError(13, "Permission denied", "/x"), 1, "deepprobe: [Errno 13] Permission denied: '/x'\n"),
         (KeyboardInterrupt(), 130, "deepprobe: interrupted\n"),
+        (KeyboardInterrupt("stopped at step 2ep"), 130, "deepprobe: stopped at step 2ep\n"),
     ],
 )
 def test_errors_are_one_line(

@@ -43,6 +43,7 @@ def folder(tmp_path_factory):
     code, said, _ = launch(folder / "resumed", "interrupt")
     assert code != 0
     assert "stopped at step 1ep1it" in said
+    assert "nothing was kept" not in said
     assert open_run(folder / "resumed").status == "interrupted"
     code, said, _ = launch(folder / "resumed", "")
     assert code == 0, said

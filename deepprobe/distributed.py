@@ -155,7 +155,10 @@ def process_group(device: torch.device) -> Iterator[Ranks]:
     except RuntimeError as error:
         if current_ranks().is_alone or not any(word in str(error) for word in _SAYS_LOST):
             raise
-        raise RankLostError("another process of this training ended; its own message says why") from error
+        here = str(error).strip().splitlines()[0][:200]
+        raise RankLostError(
+            f"another process of this training ended, and its own message says why; or it cannot be reached ({here})"
+        ) from error
 
 
 def _make_group(device: torch.device) -> None:

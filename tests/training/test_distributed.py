@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepprobe.distributed import Ranks
-from deepprobe.errors import ConfigError
+from deepprobe.distributed import Ranks, process_group
+from deepprobe.errors import ConfigError, RankLostError
 from deepprobe.runs import open_run
 from deepprobe.training import TrainConfig, load_checkpoint, train
 from deepprobe.training.evaluation import Tally
@@ -130,3 +130,13 @@ def test_merged_tallies_are_one_tally():
     first.merge(second)
     first.merge(Tally())
     assert first.read() == pytest.approx(whole.read(), rel=1e-6)
+
+
+def test_what_the_exchange_itself_complains_of_is_told(monkeypatch):
+    monkeypatch.setattr("deepprobe.distributed.current_ranks", lambda: Ranks(0, 2))
+    said = "NCCL error: Duplicate GPU detected"
+    with pytest.raises(RankLostError, match=said), process_group(torch.device("cpu")):
+        raise RuntimeError(f"{said}\nand more")
+    with pytest.raises(RuntimeError, match="mat1") as error, process_group(torch.device("cpu")):
+        raise RuntimeError("mat1 and mat2 do not fit")
+    assert not isinstance(error.value, RankLostError)

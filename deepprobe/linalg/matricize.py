@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 VIEWS = ("samples", "channels", "pooled", "hosvd1", "hosvd2", "hosvd3", "tokens")
 """Names of the views, as in ``condition_numbers(view=…)``."""
 
+POSITION_VIEWS = ("channels", "tokens")
+"""Views with a row a position, of which some can be drawn."""
+
 RESAMPLED_VIEWS = ("channels", "pooled", "tokens")
 """Views whose κ has a standard error: rows are drawn from a population, and fewer of them ask the same question."""
 

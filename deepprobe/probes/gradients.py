@@ -184,7 +184,7 @@ def default_loss(model: nn.Module, batch: Any) -> Tensor:
     """Mean cross-entropy of a pair with integer targets, or the loss that the model itself gives for a dict.
 
     Raises:
-        ConfigError: If the batch is neither.
+        ConfigError: If the batch is neither, or the output no tensor.
     """
     if isinstance(batch, Mapping):
         own = getattr(run(model, batch), "loss", None)
@@ -192,7 +192,12 @@ def default_loss(model: nn.Module, batch: Any) -> Tensor:
             return own
     elif isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[1], Tensor):
         output = run(model, batch)
-        if isinstance(output, Tensor) and not batch[1].is_floating_point():
+        if not isinstance(output, Tensor):
+            raise ConfigError(
+                f"there is no default loss for a model that returns {type(output).__name__}: it needs a tensor of "
+                "logits; pass loss=lambda model, batch: …"
+            )
+        if not batch[1].is_floating_point():
             return F.cross_entropy(output.float() if output.dtype.itemsize < 4 else output, batch[1].long())
     raise ConfigError(
         "there is no default loss for these batches: it needs pairs (input, integer targets) or a dict for which the "

@@ -12,7 +12,7 @@ from deepprobe.distributed import Ranks
 from deepprobe.errors import ConfigError
 from deepprobe.hooks.attach import ForwardState, attached
 from deepprobe.hooks.select import LayerSelection, rank_limit, select_layers
-from deepprobe.linalg.matricize import RESAMPLED_VIEWS, SHUFFLED_VIEWS, check_view
+from deepprobe.linalg.matricize import POSITION_VIEWS, RESAMPLED_VIEWS, SHUFFLED_VIEWS, check_view
 from deepprobe.linalg.threads import one_blas_thread as one_blas_thread
 from deepprobe.linalg.transfer import fetched
 from deepprobe.probes.cell import Cell, cell_for
@@ -96,7 +96,7 @@ class Probe:
         self._model, self._tap, self._seed, self._compilable = model, tap, seed, compilable
         self.layers = select_layers(model, layers, tap=tap)
         _check_resampling(check_view(view), error_groups, shuffled_null=shuffled_null)
-        positions = None if rows == "all" else rows
+        positions = None if rows == "all" or view not in POSITION_VIEWS else rows
         self._reading = Reading(view, positions, method, count_units, certify, error_groups, shuffled_null)
         self._positions = _positions(positions, seed)
         self._cells: dict[str, tuple[LayerCall, Cell]] = {}

@@ -287,3 +287,12 @@ def test_a_plain_network_of_depth_20_explodes_towards_its_stem():
         for name in ("plainnet20", "resnet20")
     )
     assert plain[1] / plain[-2] > 2 * residual[1] / residual[-2]
+
+
+def test_a_model_without_logits_is_told_what_to_pass():
+    class Table(nn.Linear):
+        def forward(self, x):
+            return {"logits": super().forward(x)}
+
+    with pytest.raises(ConfigError, match=r"no default loss for a model that returns dict: .* pass loss=lambda model"):
+        gradient_signal(Table(3, 2), [(torch.randn(8, 3), torch.zeros(8, dtype=torch.int64))])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -95,3 +97,14 @@ def test_shuffled_rows_that_are_not_finite_are_left_out() -> None:
     found = probe.spectra()["0"]
     assert (found.status, found.n_rows) == ("finite", 128)
     assert 1 <= found.condition_number_shuffled < 2
+
+
+def test_views_without_positions_keep_no_room_for_drawn_rows():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 200_000))
+    with Probe(model, view="samples", rows=4) as probe, probe.recording(last=True):
+        tracemalloc.start()  # of NumPy's memory, that of the rows kept
+        model(torch.randn(8, 4))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 16 * 8 * 200_000 * 8  # room for 1,024 rows would be 819 MB
+    assert probe.table()["n_rows"].tolist() == [8]

@@ -21,8 +21,34 @@ if TYPE_CHECKING:
 NOT_OF_A_RUN = ("config", "resume", "out", "quiet")
 """Options that are not kept with a run: where they came from, where it lies, what is shown."""
 
+STUDY = "study"
+"""Key under which a run's command keeps the models and seeds that were asked for together with its own."""
+
 GRADIENT_SAMPLES = 128
 """Gradients are taken on at most so many of the probed images: they need a backward pass."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Models × seeds of one command.
+
+    Attributes:
+        models: Names of networks.
+        seeds: Seeds of each.
+    """
+
+    models: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Model and seed of every run, in the order in which they are made."""
+        return [(model, seed) for seed in dict.fromkeys(self.seeds) for model in dict.fromkeys(self.models)]
+
+
+def run_name(model: str, seed: int) -> str:
+    """Name of the run of a network and a seed."""
+    return f"{model}-seed{seed}"
 
 
 @dataclass(frozen=True)
@@ -34,12 +60,14 @@ class Job:
         seed: Seed of the run.
         name: Name of the run, a folder in ``options.out``.
         options: Everything else.
+        study: Models and seeds that were asked for together, itself among them.
     """
 
     model: str
     seed: int
-    name: str
     options: TrainOptions
+    study: Study
+    name: str
 
     @property
     def path(self) -> Path:
@@ -67,7 +95,8 @@ class Job:
         kept = {k: v for k, v in asdict(self.options).items() if k not in NOT_OF_A_RUN}
         place = self.options.data_dir
         kept |= {"models": (self.model,), "seeds": (self.seed,), "data_dir": None if place is None else place.resolve()}
-        return {name: _plain(value) for name, value in kept.items()}
+        study = {"models": list(self.study.models), "seeds": list(self.study.seeds)}
+        return {name: _plain(value) for name, value in kept.items()} | {STUDY: study}
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from deepprobe.cli.job import NOT_OF_A_RUN
+from deepprobe.cli.job import NOT_OF_A_RUN, STUDY, Study, run_name
 from deepprobe.cli.options import checked
 from deepprobe.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from _typeshed import DataclassInstance
@@ -63,12 +64,63 @@ def kept_settings(path: Path, cls: type[T]) -> dict[str, Any]:
     origin = f"{path}/provenance.json, command"
     if set(command) & set(NOT_OF_A_RUN):
         raise ConfigError(f"{origin}: {sorted(set(command) & set(NOT_OF_A_RUN))[0]!r} is not kept with a run")
-    values = {"threads": provenance.get("threads")} | {k: v for k, v in command.items() if v is not None}
+    own = {k: v for k, v in command.items() if v is not None and k != STUDY}
+    values = {"threads": provenance.get("threads")} | own
     options = checked(cls, values, origin=origin)
     for name in ("models", "seeds"):
         if len(getattr(options, name)) != 1:
             raise ConfigError(f"{origin}: {name} = {command.get(name)!r}: a run has exactly one")
     return {name: getattr(options, name) for name in values}
+
+
+def kept_study(path: Path, cls: type[DataclassInstance]) -> Study:
+    """The models and seeds that were asked for together with a run; errors as ``kept_settings``.
+
+    Runs from before they were kept have none but their own.
+    """
+    from deepprobe.runs import open_run
+
+    command = open_run(path).provenance["command"]
+    asked = command.get(STUDY, {key: command[key] for key in ("models", "seeds")})
+    origin = f"{path}/provenance.json, command, {STUDY}"
+    if not isinstance(asked, dict) or set(asked) != {"models", "seeds"}:
+        raise ConfigError(f"{origin} = {asked!r}: it holds models and seeds")
+    options: Any = checked(cls, asked, origin=origin)
+    return Study(options.models, options.seeds)
+
+
+def never_begun(begun: Sequence[Path], cls: type[DataclassInstance]) -> dict[tuple[str, int], Path]:
+    """Runs that were asked for together with those of a folder, and of which nothing is there.
+
+    Args:
+        begun: All runs of the folder.
+        cls: The dataclass of options.
+
+    Returns:
+        Model and seed, to the run that was asked for together with it.
+
+    Raises:
+        RunError: If two commands asked for one run, with different settings.
+        ConfigError: As ``kept_settings``.
+    """
+    found: dict[tuple[str, int], Path] = {}
+    for path in begun:
+        for model, seed in kept_study(path, cls).runs:
+            if path.parent / run_name(model, seed) in begun:
+                continue
+            first = found.setdefault((model, seed), path)
+            if first != path and _shared(first, cls) != _shared(path, cls):
+                raise RunError(
+                    f"{run_name(model, seed)} was never begun, and was asked for with the settings of {first} and with "
+                    f"those of {path}: give its command again"
+                )
+    return found
+
+
+def _shared(path: Path, cls: type[DataclassInstance]) -> dict[str, Any]:
+    """Settings of a run that those asked for together with it have as well."""
+    own = ("models", "seeds", *MAY_CHANGE)
+    return {name: value for name, value in kept_settings(path, cls).items() if name not in own}
 
 
 def refuse_others(path: Path, *, asked: T, kept: T) -> None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from tyro.conf import Positional
 
-from deepprobe.cli.job import Job, load_data, outcome, train_one
+from deepprobe.cli.job import Job, Study, load_data, outcome, run_name, train_one
 from deepprobe.cli.options import STRICT, parse, read_toml
-from deepprobe.cli.resume import kept_settings, refuse_others, runs_to_resume
+from deepprobe.cli.resume import kept_settings, kept_study, never_begun, refuse_others, runs_to_resume
 from deepprobe.cli.subject import check_model, model_options
 from deepprobe.errors import ConfigError
 
@@ -49,7 +49,8 @@ class TrainOptions:
     config: Path | None = None
     """TOML file of options, named as here; what stands on the command line wins."""
     resume: Path | None = None
-    """A run, or a folder of runs: go on with each that is not complete, with the settings it was begun with."""
+    """A run, or a folder of runs: go on with each that is not complete, with the settings it was begun with. In a
+    folder, runs of the same command that had not begun are made as well."""
     out: Path = Path("runs")
     """Folder for the runs."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
@@ -166,17 +167,24 @@ def jobs_from(words: Sequence[str]) -> list[Job]:
     """
     options = options_from(words)
     if options.resume is None:
-        models, seeds = dict.fromkeys(options.models), dict.fromkeys(options.seeds)
-        return [Job(model, seed, f"{model}-seed{seed}", options) for seed in seeds for model in models]
-    return [_resumed(path, words) for path in runs_to_resume(options.resume)]
+        study = Study(options.models, options.seeds)
+        return [Job(model, seed, options, study, run_name(model, seed)) for model, seed in study.runs]
+    begun = runs_to_resume(options.resume)
+    jobs = [_resumed(path, words) for path in begun]
+    if options.resume.resolve() in begun:  # one run was named, not a folder
+        return jobs
+    return jobs + [_resumed(path, words, instead=run) for run, path in never_begun(begun, TrainOptions).items()]
 
 
-def _resumed(path: Path, words: Sequence[str]) -> Job:
-    """What a run was begun with, as far as the words leave it so."""
+def _resumed(path: Path, words: Sequence[str], *, instead: tuple[str, int] | None = None) -> Job:
+    """What a run was begun with, as far as the words leave it so; or another model and seed with these settings."""
     kept = kept_settings(path, TrainOptions)
+    if instead is not None:
+        kept |= {"models": instead[:1], "seeds": instead[1:]}
     options = parse(TrainOptions, words, verb="train", defaults={**kept, "out": path.parent})
     refuse_others(path, asked=options, kept=TrainOptions(**kept, out=path.parent, resume=options.resume))
-    return Job(options.models[0], options.seeds[0], path.name, options)
+    name = path.name if instead is None else run_name(*instead)
+    return Job(options.models[0], options.seeds[0], options, kept_study(path, TrainOptions), name)
 
 
 def run(words: Sequence[str]) -> None:

@@ -30,8 +30,8 @@ GRADIENT_SAMPLES = 128
 class GradientCallback:
     """Callback for ``train``: ``deepprobe.gradient_signal`` on the probe set, by depth.
 
-    Rows have tap ``gradient``, view ``kernel`` and ``split="probe"``. With several processes rank 0 takes them: all
-    ranks have the same weights. Training goes on as if nothing had been looked at, bit for bit.
+    Rows have tap ``gradient``, view ``kernel`` and ``split="probe"``. With several processes each takes the same ones,
+    as all have the same weights, and rank 0 records. Training goes on as if nothing had been looked at, bit for bit.
 
     Args:
         every: When: "1ep", "500it", "at 0,1,2,5,10ep", "log 1it..10ep"; see ``parse_schedule``.
@@ -64,15 +64,14 @@ class GradientCallback:
         self.loss, self.micro_batches, self.layers = loss, micro_batches, layers
 
     def __call__(self, context: Context) -> None:
-        """Take the gradients of the network as it stands."""
-        if not context.ranks.is_main:
-            return
+        """Take the gradients of the network as it stands; on every rank, for layers may be collective."""
         batches = list(first(context.probe_batches, GRADIENT_SAMPLES)) if self.batches is None else self.batches
         table = gradient_signal(
             context.model, batches, loss=self.loss, micro_batches=self.micro_batches, layers=self.layers,
             device=context.device, seed=context.seed, progress=False,
         )  # fmt: skip
-        context.record(table)
+        if context.ranks.is_main:
+            context.record(table)
 
 
 class WeightCallback:

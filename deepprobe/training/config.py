@@ -81,7 +81,7 @@ class TrainConfig:
         checkpoints_kept: How many checkpoints stay, the last ones.
         channels_last: Keep images and kernels with channels innermost; often faster, other roundings.
         precision: fp32, or bf16 autocast, in training and evaluation; probes always use fp32.
-        deterministic: Whether a GPU takes only algorithms that give the same bits each time; without it convolutions may
+        deterministic: Whether convolutions on a GPU take only algorithms that give the same bits each time; others may
             be faster, and a resumed run is no longer bit-equal there. A CPU is deterministic in any case.
         compile: Whether to compile the model for training (``torch.compile``); evaluation and probes stay eager.
         on_nonfinite: What a NaN or infinite loss does: "stop" ends the run with the status diverged and everything

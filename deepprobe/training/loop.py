@@ -18,10 +18,10 @@ from deepprobe.training.checkpoints import Checkpoints
 from deepprobe.training.context import Context, metric_rows, schedule_of
 from deepprobe.training.evaluation import Tally, evaluate
 from deepprobe.training.learning_rate import learning_rate
-from deepprobe.training.nonfinite import all_finite, first_nonfinite
+from deepprobe.training.nonfinite import RecentInputs, all_finite, first_nonfinite
 from deepprobe.training.progress import Progress
 from deepprobe.training.random_state import random_state, restore_random_state
-from deepprobe.training.update import Updater
+from deepprobe.training.update import Updater, is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,7 +69,7 @@ class Loop:
         self.last = self.config.epochs * self.stream.n_batches
         self.tally = Tally()
         self.seconds, self.callback_seconds, self.resumed_at = 0.0, 0.0, time.perf_counter()
-        self.unchecked: list[Tensor] = []  # inputs of the updates whose losses nobody has looked at
+        self.n_unchecked, self.unchecked = 0, RecentInputs()  # updates whose losses nobody has looked at
         self.metrics: dict[str, dict[str, float]] = {}
         self.scheduled: list[tuple[Schedule, Any]] = [(schedule_of(c), c) for c in self.callbacks if callable(c)]
         self.watching: list[tuple[Schedule, Any]] = [
@@ -114,7 +114,7 @@ class Loop:
         self.resumed_at = time.perf_counter()
         for part in self.stream.batches(self.step.epoch, skip=self.step.iteration):
             self._update(part)
-            looking = len(self.unchecked) >= self.checked_at_once or self.step.ends_epoch or self._something_is_due()
+            looking = self.n_unchecked >= self.checked_at_once or self.step.ends_epoch or self._something_is_due()
             if looking:
                 self._check_losses()
             with self._clock_stopped():
@@ -144,35 +144,57 @@ class Loop:
         rate = learning_rate(self.config, self.step.index, iterations_per_epoch=self.step.iterations_per_epoch)
         after = self.step.next()
         watching = [callback for schedule, callback in self.watching if schedule.is_due(after)]
+        with ExitStack() as stack, self._memory_told(after):
+            if watching:
+                with self._for_callbacks():
+                    for callback in watching:
+                        stack.enter_context(callback.around_update(self._context(after)))
+            logits, loss = self.update(part, rate=rate)
+            self.step = after
+            self.tally.add(logits, part.y, loss=loss)
+            self.unchecked.add(part.x)
+            self.n_unchecked += 1
+            if watching:
+                self._check_losses()
+                with self._for_callbacks():
+                    stack.close()
+
+    @contextmanager
+    def _for_callbacks(self) -> Iterator[None]:
+        """What happens inside is counted as the callbacks' time, not as training."""
+        started = time.perf_counter()
+        with self._clock_stopped():
+            yield
+        self.callback_seconds += time.perf_counter() - started
+
+    @contextmanager
+    def _memory_told(self, step: Step) -> Iterator[None]:
+        """Too little memory ends the run with a message that says what to try."""
         try:
-            with ExitStack() as stack:
-                for callback in watching:
-                    stack.enter_context(callback.around_update(self._context(after)))
-                logits, loss = self.update(part, rate=rate)
-                self.step = after
-                self.tally.add(logits, part.y, loss=loss)
-                self.unchecked.append(part.x)
-                if watching:
-                    self._check_losses()
-        except OutOfMemoryError as error:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            advice = f"a callback found too little memory ({error}); give it fewer samples, layers or rows"
+            advice = str(error) if isinstance(error, OutOfMemoryError) else advice
             kept = self.checkpoints.newest_name
             where = f"; the last checkpoint is {kept}" if kept else ""
-            message = f"step {after}: {error}, in another folder, since that is another run{where}"
+            message = f"step {step}: {advice}, in another folder, since that is another run{where}"
             self.run.set_status("interrupted", message)
             raise OutOfMemoryError(message) from error
 
     def _check_losses(self) -> None:
         """Raise _Diverged if a loss since the last check was not finite, on all ranks alike."""
-        inputs, self.unchecked = self.unchecked, []
-        found = self.update.guard.read() if inputs else None
+        found = self.update.guard.read() if self.n_unchecked else None
+        inputs = self.unchecked.taken()
+        self.n_unchecked = 0
         if found is None:
             return
         n_held, loss = found
         self.step = Step(self.step.index - n_held, self.step.iterations_per_epoch)  # of the weights as they are
-        words = ""
-        if not math.isfinite(loss):
-            first = first_nonfinite(self.model, inputs[-n_held])
-            words = f"the loss of the network at step {self.step} is {loss}; the first thing not finite is {first}"
+        first = first_nonfinite(self.model, inputs[-min(n_held, len(inputs))])  # on all ranks: layers may be collective
+        words = f"the loss of the network at step {self.step} is {loss}; the first thing not finite is {first}"
+        words = "" if math.isfinite(loss) else words
         told = [said for said in self.ranks.gather(words) if said]
         raise _Diverged(self.ranks.broadcast(told[0] if told else ""))
 
@@ -215,8 +237,9 @@ class Loop:
             return
         started = time.perf_counter()
         self.ranks.copy_from_main(self.model.buffers())
-        for callback in due:
-            callback(self._context())
+        with self._memory_told(self.step):
+            for callback in due:
+                callback(self._context())
         self.callback_seconds += time.perf_counter() - started
 
     def _context(self, step: Step | None = None) -> Context:

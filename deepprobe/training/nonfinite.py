@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from deepprobe.distributed import Ranks
+
+MOST_BYTES_KEPT = 256 * 2**20
+"""Inputs that are kept until the losses are looked at: 160 batches of CIFAR-10, or one of larger images."""
 
 
 class LossGuard:
@@ -48,6 +52,28 @@ class LossGuard:
         """
         n_held = int(self._n_held.item())
         return (n_held, self._loss.item()) if n_held else None
+
+
+class RecentInputs:
+    """Inputs of the last updates, as many as a share of memory allows: one of them may be the one to be looked into."""
+
+    def __init__(self) -> None:
+        self._inputs: deque[Tensor] = deque()
+        self._n_bytes = 0
+
+    def add(self, x: Tensor) -> None:
+        """Keep another; the oldest go where there are too many."""
+        self._inputs.append(x)
+        self._n_bytes += x.nbytes
+        while self._n_bytes > MOST_BYTES_KEPT and len(self._inputs) > 1:
+            self._n_bytes -= self._inputs.popleft().nbytes
+
+    def taken(self) -> list[Tensor]:
+        """Those that are kept, the latest last; they are kept no longer."""
+        taken = list(self._inputs)
+        self._inputs.clear()
+        self._n_bytes = 0
+        return taken
 
 
 def first_nonfinite(model: nn.Module, x: Tensor) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,10 @@ def train(
                 ranks=ranks,
             )  # fmt: skip
             loop.resume()
-            if ranks.broadcast(run.status) not in FINAL:
+            status, message = ranks.broadcast((run.status, run.message))
+            if not ranks.is_main:
+                run.set_status(status, message)
+            if status not in FINAL:
                 with following(run, trackers if ranks.is_main else ()):
                     loop.run_to_the_end(quiet=quiet)
     if run.status == "diverged" and config.on_nonfinite == "raise":
@@ -143,7 +147,9 @@ def _algorithms_of_cudnn(*, deterministic: bool) -> Iterator[None]:
 
 
 def _device(name: str) -> torch.device:
-    """The device of that name; ConfigError if it is not there."""
+    """The device of that name; ConfigError if it is not there, or not for all processes of this machine."""
+    if name.startswith("cuda:") and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"device={name!r}: all processes of torchrun would take this one GPU; say 'cuda' or 'auto'")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)

@@ -65,6 +65,7 @@ class Updater:
 
         Raises:
             OutOfMemoryError: If the device has too little memory.
+            ConfigError: If there are several processes, and parameters that take no part in the loss.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -76,7 +77,12 @@ class Updater:
                 torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
             self.optimizer.step()
         except (RuntimeError, MemoryError) as error:
-            if not any(words in str(error) for words in _SAYS_OUT_OF_MEMORY):
+            if "finished reduction" in str(error):  # DistributedDataParallel's words for a gradient that never came
+                raise ConfigError(
+                    "some parameters of the model take no part in the loss; processes that train together need the "
+                    "gradient of each: freeze those parameters (requires_grad=False), or train in one process"
+                ) from error
+            if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(self._advice(part.x)) from error
         return logits, loss
@@ -113,14 +119,20 @@ class Updater:
     def _advice(self, x: Tensor) -> str:
         """What did not fit, and what to try."""
         config, n = self.config, sum(p.numel() for p in self.model.parameters())
+        name = getattr(self.model, "deepprobe_config", {}).get("name", type(self.model).__name__)
         tries = [f"micro_batches={2 * config.micro_batches} (the same update, but for batch normalisation)"]
         tries += [f"batch_size={config.batch_size // 2}"] if config.batch_size > 1 else []
         tries += ["precision='bf16'"] if config.precision == "fp32" else []
         return (
-            f"{self.device} is out of memory in a step of {type(self.model).__name__} ({n:,} parameters) on inputs of "
+            f"{self.device} is out of memory in a step of {name} ({n:,} parameters) on inputs of "
             f"shape {tuple(x.shape)}, in {config.micro_batches} micro-batch(es), in {config.precision}; "
             f"try {', or '.join(tries)}"
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, or the machine, has too little memory."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _SAYS_OUT_OF_MEMORY)
 
 
 def _optimizer(parameters: list[nn.Parameter], config: TrainConfig, *, name: str) -> torch.optim.Optimizer:

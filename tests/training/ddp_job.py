@@ -56,6 +56,8 @@ def main(out, what):
     train(model, train_set, test_set=test_set, config=config, callbacks=[at("5it")(happen)], out=out)
     if os.environ["RANK"] == "0":
         save_checkpoint(Path(out).with_suffix(".pt"), model)
+    there = train(small_net(), train_set, test_set=test_set, config=config, out=out)
+    assert there.status == "complete", "every process knows that the run was there"
     once_more = TrainConfig(**config.as_dict() | {"epochs": 1})
     train(small_net(), train_set, config=once_more, out=f"{out}-again")
 

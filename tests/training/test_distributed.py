@@ -6,7 +6,6 @@ import os
 import runpy
 import subprocess
 import sys
-import time
 from itertools import chain
 from pathlib import Path
 
@@ -23,29 +22,28 @@ from deepprobe.training.stream import TensorStream
 JOB = Path(__file__).with_name("ddp_job.py")
 
 
-def launch(out, what, *, limit=120):
-    """Two processes; their exit code, what they said, and the seconds."""
-    started = time.monotonic()
+def launch(out, what, *, limit=180):
+    """Two processes; their exit code and what they said."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(JOB)]
     done = subprocess.run(
         [*command, str(out), what], capture_output=True, text=True, timeout=limit,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
     )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr, time.monotonic() - started
+    return done.returncode, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Two runs of two processes: one whole, one interrupted on rank 1 at step 5 and resumed."""
     folder = tmp_path_factory.mktemp("ddp")
-    code, said, _ = launch(folder / "whole", "")
+    code, said = launch(folder / "whole", "")
     assert code == 0, said
-    code, said, _ = launch(folder / "resumed", "interrupt")
+    code, said = launch(folder / "resumed", "interrupt")
     assert code != 0
     assert "stopped at step 1ep1it" in said
     assert "nothing was kept" not in said
     assert open_run(folder / "resumed").status == "interrupted"
-    code, said, _ = launch(folder / "resumed", "")
+    code, said = launch(folder / "resumed", "")
     assert code == 0, said
     return folder
 
@@ -81,10 +79,9 @@ def test_two_processes_interrupted_together_go_on_to_the_same_bits(folder):
 
 
 def test_a_process_that_dies_ends_the_run_with_its_error(tmp_path):
-    code, said, seconds = launch(tmp_path / "r", "die")
+    code, said = launch(tmp_path / "r", "die")  # TimeoutExpired if the other one waited for ever
     assert code != 0
     assert "ValueError: rank 1 dies of this" in said
-    assert seconds < 60
 
 
 @pytest.mark.parametrize(("n", "world"), [(8, 3), (2, 3), (100, 7), (0, 2)])
@@ -140,3 +137,9 @@ def test_what_the_exchange_itself_complains_of_is_told(monkeypatch):
     with pytest.raises(RuntimeError, match="mat1") as error, process_group(torch.device("cpu")):
         raise RuntimeError("mat1 and mat2 do not fit")
     assert not isinstance(error.value, RankLostError)
+
+
+def test_processes_are_not_sent_to_one_gpu(monkeypatch, net, few):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="device='cuda:0': all processes of torchrun would take this one GPU"):
+        train(net(), few[0], config=TrainConfig(device="cuda:0"), quiet=True)

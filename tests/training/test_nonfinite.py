@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from deepprobe.training.nonfinite import all_finite, first_nonfinite
+from deepprobe.training.nonfinite import RecentInputs, all_finite, first_nonfinite
 
 
 class Blow(nn.Module):
@@ -38,3 +38,14 @@ def test_the_first_output_is_named_and_nothing_is_left_behind(few):
 def test_a_sound_network_leaves_the_loss(net, few):
     assert first_nonfinite(net(), few[0][0]) == "the loss"
     assert all_finite(nn.Identity())
+
+
+def test_recent_inputs_stay_within_their_share_of_memory(monkeypatch):
+    monkeypatch.setattr("deepprobe.training.nonfinite.MOST_BYTES_KEPT", 100)
+    recent = RecentInputs()
+    for i in range(9):
+        recent.add(torch.full((10,), float(i)))  # 40 bytes
+    assert [x[0].item() for x in recent.taken()] == [7, 8]
+    assert recent.taken() == []
+    recent.add(torch.zeros(1000))  # one is kept in any case
+    assert len(recent.taken()) == 1

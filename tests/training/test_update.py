@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from functools import partial
 
@@ -235,3 +236,42 @@ def test_checkpoints_by_the_clock(tmp_path, net, few, monkeypatch):
     run = train(net(), few[0], config=config, callbacks=callbacks, out=tmp_path / "r", quiet=True)
     assert isinstance(run, FolderRun)
     assert [int(name[-5:-3]) for name in run.files("checkpoints")] == [6, 8]  # 3 went; 8 is the end
+
+
+def test_parameters_without_a_part_in_the_loss_are_told_of(net, few, monkeypatch):
+    def complain(self, part):
+        raise RuntimeError("Expected to have finished reduction in the prior iteration before starting a new one.")
+
+    monkeypatch.setattr("deepprobe.training.update.Updater._gradients", complain)
+    with pytest.raises(ConfigError, match="some parameters of the model take no part in the loss"):
+        train(net(), few[0], config=ONE_BATCH, quiet=True)
+
+
+def test_too_little_memory_in_a_callback_is_told_too(tmp_path, net, few):
+    def greedy(context):
+        torch.empty(2**50)
+
+    with pytest.raises(
+        OutOfMemoryError, match=r"^step 1ep: a callback found too little memory \(.*; give it fewer sam"
+    ):
+        train(net(), few[0], config=ONE_BATCH, callbacks=[greedy], out=tmp_path / "r", quiet=True)
+    assert open_run(tmp_path / "r").status == "interrupted"
+
+
+def test_time_around_updates_is_the_callbacks_and_not_trainings(net, few):
+    class Slow:
+        schedule = every("1it").schedule
+
+        @contextmanager
+        def around_update(self, context):
+            time.sleep(0.2)
+            yield
+            time.sleep(0.2)
+
+    run = train(net(), few[0], config=ONE_BATCH, callbacks=[Slow()], quiet=True)
+    metrics = run.metrics().query("split == 'train'")
+    updates = run.metrics()["step"].nunique()
+    assert updates == 2
+    for measure, low, high in (("seconds_in_callbacks", 0.4, 60), ("seconds", 0, 0.3)):
+        values = metrics[metrics["measure"] == measure]["value"]
+        assert ((values >= low) & (values < high)).all(), (measure, values.tolist())

@@ -81,7 +81,7 @@ def kept_study(path: Path, cls: type[DataclassInstance]) -> Study:
     from deepprobe.runs import open_run
 
     command = open_run(path).provenance["command"]
-    asked = command.get(STUDY, {key: command[key] for key in ("models", "seeds")})
+    asked = command.get(STUDY, {key: command[key] for key in ("models", "seeds") if key in command})
     origin = f"{path}/provenance.json, command, {STUDY}"
     if not isinstance(asked, dict) or set(asked) != {"models", "seeds"}:
         raise ConfigError(f"{origin} = {asked!r}: it holds models and seeds")

@@ -10,7 +10,7 @@ import pandas as pd
 from deepprobe.errors import RunError
 from deepprobe.runs.atomic import ASIDE, make_folder
 from deepprobe.runs.database import create_database
-from deepprobe.runs.lock import LOCK, locked
+from deepprobe.runs.lock import LOCK, is_locked, locked
 from deepprobe.runs.manifest import MANIFEST, Manifest, digest_of_file, write_json
 from deepprobe.runs.names import run_path
 from deepprobe.runs.run import CONFIG, IDENTITY, PROVENANCE, RECORDS, FolderRun
@@ -90,9 +90,10 @@ def list_runs(folder: Path | str) -> pd.DataFrame:
         folder: Folder of runs, or a run itself.
 
     Returns:
-        Frame with the columns COLUMNS. ``status`` is ``complete``, ``diverged``, ``interrupted``, ``running`` (or its
-        process died) or ``damaged``; ``epochs`` counts epochs in the records; ``test_accuracy`` is the last one, NaN
-        if there is none.
+        Frame with the columns COLUMNS. ``status`` is ``complete``, ``diverged``, ``interrupted``, ``running``,
+        ``stopped`` or ``damaged``. ``stopped`` is found out here and stands in no manifest: the run's status is
+        ``running``, but no process holds its lock, so the one that trained has died. ``epochs`` counts epochs in the
+        records; ``test_accuracy`` is the last one, NaN if there is none.
 
     Raises:
         RunError: If there is no such folder.
@@ -114,7 +115,7 @@ def _summary(path: Path) -> dict[str, Any]:
         training = run.config.get("training")
         row["seed"] = training.get("seed") if isinstance(training, dict) else run.config.get("seed")
         row["epochs"], row["test_accuracy"] = run.last_values(split="test", measure="accuracy")
-        row["status"] = run.status
+        row["status"] = "stopped" if run.status == "running" and not is_locked(path) else run.status
     except RunError:
         pass
     return row

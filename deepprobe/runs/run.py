@@ -180,6 +180,9 @@ class MemoryRun(Run):
         """As in Run."""
         return sorted(self._spectra)
 
+    def __repr__(self) -> str:
+        return f"MemoryRun({self.name!r}, status={self.status!r})"
+
 
 class FolderRun(Run):
     """A handle on a run's folder; ``create_run`` and ``open_run`` make it.

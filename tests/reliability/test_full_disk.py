@@ -189,7 +189,7 @@ def test_a_read_only_folder(made, kind):
             WRITES[kind](disk, run, checkpoints)
         assert str(disk.folder) in str(error.value)
         assert everything(disk) == before
-        assert list_runs(disk.folder)["status"].tolist() == ["running"]
+        assert list_runs(disk.folder)["status"].tolist() == ["stopped"]
     WRITES[kind](disk, run, checkpoints)
 
 

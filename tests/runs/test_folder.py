@@ -73,7 +73,7 @@ def test_runs_are_listed_with_what_came_of_them(run, tmp_path):
     run.set_status("complete")
     table = list_runs(tmp_path)
     assert table["name"].tolist() == ["a", "b", "c"]
-    assert table["status"].tolist() == ["complete", "running", "damaged"]
+    assert table["status"].tolist() == ["complete", "stopped", "damaged"]
     assert table["model"].tolist() == ["net", "plain", None] or table["model"].isna().tolist() == [False, False, True]
     assert table["data"].tolist()[:2] == ["digits", "mnist"]
     assert table["seed"].tolist()[:2] == [3, 1]

@@ -115,6 +115,12 @@ def test_rewinding_keeps_what_was_known_at_that_step(run):
     assert run.records().empty
 
 
+def test_a_run_in_memory_shows_its_name_and_status():
+    run = MemoryRun("a", config={}, provenance={})
+    run.set_status("complete")
+    assert repr(run) == "MemoryRun('a', status='complete')"
+
+
 def test_rows_of_other_types_fail_whole(run):
     before = run.records()
     frame = before.head(3).assign(value=[1.0, 2.0, object()])

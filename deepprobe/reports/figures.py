@@ -209,7 +209,8 @@ def rank_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str =
     if table[measure].notna().sum() == 0:
         return note(ax, "no rank was measured")
     entries = [(name or _words(measure), line) for name, line in draw_lines(ax, table, x="depth", y=measure, by=LAYER)]
-    table["bound"] = table[["n_rows", "n_features", "rank_bound"]].min(axis=1)
+    table["rank_bound"] = table["rank_bound"].replace(0.0, np.nan)  # 0 where no rank was looked for: not finite
+    table["bound"] = table[["n_rows", "n_features", "rank_bound"]].min(axis=1).replace(0.0, np.nan)
     entries.append(_reference(ax, table, "bound", "largest possible", drawstyle="steps-mid"))
     ax.set_ylim(bottom=0)
     legend(ax, entries)

@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 
 from deepprobe.records.spectrum import UNIT_ROUNDOFF
+from deepprobe.reports.endings import endings, n_diverged, probed_at_the_end
 from deepprobe.reports.facts import causes, kinds, layer_facts, trainings
 from deepprobe.reports.kernels import sentence
 from deepprobe.reports.source import Network, facet, facets, last_step, model_name
 from deepprobe.reports.words import listed, number, percent, place, plural, span
 
 STUDY = "the 164-layer study (Oyedotun, Al Ismaeil and Aouada)"
+STUDIED = "164"
+"""In the names of networks of that depth."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,21 @@ def of_network(network: Network) -> Finding:
     """All that is said of one network: learning, conditioning by tap and view, and the order of events."""
     views = facets(network.layers)
     parts = [conditioning(facet(network.layers, *f), where=place(*f)) for f in views] or [["No layer was measured."]]
-    first = (learning(network), *parts[0], *contrast(network), *_gradients(network))
-    return Finding(network.name, first, tuple(s for part in parts[1:] for s in part))
+    first = (*endings(network), learning(network), *parts[0], *contrast(network), *_gradients(network))
+    return Finding(network.name, (*first, *_in_flight(network)), tuple(s for part in parts[1:] for s in part))
+
+
+def _in_flight(network: Network) -> list[str]:
+    """How many rows were seen in flight and are in no figure, and where they are."""
+    rows = network.in_flight
+    if rows.empty:
+        return []
+    places = listed(place(*f) for f in facets(rows))
+    return [
+        f"{plural(len(rows), 'measurement')} made in flight on batches of training ({places}; at "
+        f"{plural(rows['step'].nunique(), 'step')}) are in no figure and no table of this report; they are the rows of "
+        "run.layers() with the split “train”."
+    ]
 
 
 def _gradients(network: Network) -> list[str]:
@@ -80,12 +96,15 @@ def learning(network: Network) -> str:
 
 
 def contrast(network: Network) -> list[str]:
-    """Where learning and conditioning do not go together, so that the one cannot be the reason for the other."""
+    """Where learning and conditioning do not go together, so that the one cannot be the reason for the other.
+
+    Nothing where the last probe is older than the accuracy: layers may have changed since.
+    """
     verdicts = {f["learns"] for f in trainings(network)}
     views = facets(network.layers)
     facts = [_facts(network, *f) for f in views]
     bad = [f["n_layers"] - f["finite"] - f["structural"] for part in facts for f in part]
-    if not bad or len(verdicts) != 1:
+    if not bad or len(verdicts) != 1 or n_diverged(network) or not probed_at_the_end(network):
         return []
     if verdicts == {False} and not any(bad):
         return ["It does not learn although no layer that was measured has collapsed."]
@@ -291,8 +310,9 @@ def _learners(networks: Sequence[Network]) -> str:
     yes: list[str] = []
     no: list[str] = []
     mixed: list[str] = []
+    lost = [n.name for n in networks if n_diverged(n) == len(n.runs)]
     for network in networks:
-        known = [f for f in trainings(network) if f["learns"] is not None]
+        known = [f for f in trainings(network) if f["learns"] is not None and network.name not in lost]
         if known:
             target = yes if all(f["learns"] for f in known) else mixed if any(f["learns"] for f in known) else no
             target.append(
@@ -301,6 +321,7 @@ def _learners(networks: Sequence[Network]) -> str:
     parts = [f"{listed(yes)} {_verb(yes, 'learn')}"] if yes else []
     parts += [f"{listed(no)} {_verb(no, 'do')} not learn"] if no else []
     parts += [f"{listed(mixed)} {_verb(mixed, 'learn')} in some runs only"] if mixed else []
+    parts += [f"{listed(lost)} diverged"] if lost else []
     return "; ".join(parts) + "." if parts else ""
 
 
@@ -354,7 +375,9 @@ def _claim(networks: Sequence[Network], tap: str, view: str) -> str:
         )
     plain_lost = all(all(lost[n.name]) for n in plain)
     residual_kept = not any(any(lost[n.name]) for n in residual)
-    claim = f"what {STUDY} found, that a plain network is singular from some depth on and a residual one never"
+    claim = "that a plain network is singular from some depth on and a residual one never"
+    if all(STUDIED in sort_of(n) for n in (*plain, *residual)):
+        claim = f"what {STUDY} found, {claim}"
     if plain_lost and residual_kept:
         return f"In {place(tap, view)}, these data show {claim}."
     reasons = []

@@ -36,7 +36,7 @@ NOT_IDENTITY = frozenset({"seed", "name", "run", "out", "device", "data_dir", "t
 
 @runtime_checkable
 class RunLike(Protocol):
-    """What a report asks of a run; ``spectra`` and ``steps_probed`` may be missing."""
+    """What a report asks of a run; ``spectra``, ``steps_probed``, ``status`` and ``message`` may be missing."""
 
     @property
     def name(self) -> str:
@@ -59,12 +59,14 @@ class RunLike(Protocol):
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Identity of one run: its name (unique in the report), seed, settings and provenance."""
+    """One run: its name (unique in the report), seed, settings, provenance, status and message (empty if unknown)."""
 
     name: str
     seed: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    status: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +80,7 @@ class Network:
         metrics: Tidy rows of training, columns METRIC_COLUMNS.
         spectra: Singular values of the last step, columns SPECTRUM_COLUMNS.
         runs: The runs behind it.
+        in_flight: Rows of layers that no figure shows: seen during training where the same tap and view was probed too.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Network:
     spectra: pd.DataFrame
     runs: tuple[RunFacts, ...]
     kernels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    in_flight: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def shown(self) -> RunFacts:
@@ -211,15 +215,19 @@ def of_kernels(table: pd.DataFrame) -> pd.Series:
 
 def _of_layers(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of representations; of a tap and view that was probed, without those that were seen in flight."""
+    return _parted(table)[0]
+
+
+def _parted(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of representations: those to show, and those seen in flight of a tap and view that was probed too."""
     rows = table[~of_kernels(table)]
     if not {"split", "tap", "view"} <= set(rows.columns):
-        return rows
+        return rows, rows.iloc[:0]
     in_flight = (rows["split"] == "train").to_numpy(dtype=bool)
     places = list(zip(rows["tap"], rows["view"], strict=True))
     probed = {place for place, flying in zip(places, in_flight, strict=True) if not flying}
     kept = ~in_flight | np.array([place not in probed for place in places], dtype=bool)
-    found: pd.DataFrame = rows.loc[kept]
-    return found
+    return rows.loc[kept], rows.loc[~kept]
 
 
 def _named(source: Any) -> list[tuple[str, Any]]:
@@ -296,6 +304,7 @@ def _network(title: str, members: Sequence[tuple[str, Any]]) -> Network:
     kernels: list[pd.DataFrame] = []
     metrics: list[pd.DataFrame] = []
     spectra: list[pd.DataFrame] = []
+    flying: list[pd.DataFrame] = []
     runs: list[RunFacts] = []
     for name, one in members:
         point: dict[str, Any] = {"network": title, "run": name}
@@ -309,7 +318,7 @@ def _network(title: str, members: Sequence[tuple[str, Any]]) -> Network:
             spectra.append(spectra_frame(one, network=title, run=name))
             runs.append(RunFacts(name))
         elif isinstance(one, RunLike):
-            facts = RunFacts(name, _seed(one), one.config, one.provenance)
+            facts = RunFacts(name, _seed(one), one.config, one.provenance, *_ending(one))
             raw = one.layers()
             metrics.append(_metric_rows(one.metrics(), **point, seed=facts.seed))
             if not any(len(s) for s in spectra):  # one run's spectra are shown
@@ -320,13 +329,20 @@ def _network(title: str, members: Sequence[tuple[str, Any]]) -> Network:
             raise ShapeError(
                 f"a report is made from tables of condition_numbers and runs; {name!r} is a {type(one).__name__}"
             )
-        parts.append(layer_table(_of_layers(raw), **point))
+        shown, aside = _parted(raw)
+        parts.append(layer_table(shown, **point))
+        flying.append(aside)
         kernels.append(kernel_table(raw[of_kernels(raw)], **point))
     table = _joined(parts, parts[0].columns)
     return Network(
         title, table, _joined(metrics, METRIC_COLUMNS), _joined(spectra, SPECTRUM_COLUMNS), tuple(runs),
-        _joined(kernels, kernels[0].columns),
+        _joined(kernels, kernels[0].columns), _joined(flying, ()),
     )  # fmt: skip
+
+
+def _ending(run: Any) -> tuple[str, str]:
+    """Status and message of a run, empty where it has none."""
+    return str(getattr(run, "status", "")), str(getattr(run, "message", ""))
 
 
 def _seed(run: Any) -> int | None:

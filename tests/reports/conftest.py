@@ -73,6 +73,8 @@ class FakeRun:
     accuracy: float | None = None
     classes: float = 10.0
     stored: dict = field(default_factory=dict)
+    status: str = "complete"
+    message: str = ""
 
     def layers(self):
         parts = [t.assign(run=self.name, seed=0, step=s, epoch=s / 10) for s, t in self.tables.items()]

@@ -147,6 +147,13 @@ def test_rank_line_and_its_bound(make_table):
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), [64, 64, 64])
 
 
+def test_a_layer_that_is_not_finite_has_the_bound_of_its_shape_not_nought(make_table):
+    table = make_table("fnf")
+    table.loc[1, "rank_bound"] = 0
+    bound = next(line for line in rank_by_depth(table).lines if line.get_color() == GREY)
+    np.testing.assert_array_equal(bound.get_ydata(), [64, 64, 64])
+
+
 def test_units_are_shares_and_dead_ones_count_once(make_table):
     ax = units_by_depth(make_table("fd"))
     dead, constant, duplicate = (line.get_ydata() for line in ax.lines)

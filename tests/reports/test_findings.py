@@ -1,5 +1,6 @@
 """Every sentence, on data made for it."""
 
+import pandas as pd
 import pytest
 
 from deepprobe.reports.findings import comparison, findings
@@ -116,12 +117,65 @@ def test_learning_without_the_labels_shares(make_run, make_table):
 
 def test_where_learning_and_conditioning_part_it_is_said(make_run, make_table):
     def last(letters, accuracy):
-        return said(make_run("net", {1: make_table(letters)}, accuracy=accuracy))[-1]
+        return said(make_run("net", {100: make_table(letters)}, accuracy=accuracy))[-1]
 
     assert last("ffdd", 0.1) == "It does not learn although no layer that was measured has collapsed."
     assert last("ffcc", 0.9) == "It learns although layers have collapsed in block outputs, channels view."
     for letters, accuracy in (("ffcc", 0.1), ("ffff", 0.9), ("fffu", 0.1), ("ffff", None)):
         assert "although" not in last(letters, accuracy)
+
+
+def test_probes_of_an_earlier_step_are_not_set_beside_the_accuracy(make_run, make_table):
+    for letters, accuracy in (("ffdd", 0.1), ("ffcc", 0.9)):
+        assert not any("although" in s for s in said(make_run("net", {99: make_table(letters)}, accuracy=accuracy)))
+
+
+def test_a_diverged_run_says_so_first_and_compares_nothing(make_run, make_table):
+    def run(step):
+        return make_run("r", {step: make_table("ff")}, accuracy=0.1, status="diverged", message="the loss is nan")
+
+    assert said(run(0))[0] == "Diverged at step 100: the loss is nan; the last probe is of step 0."
+    for step in (0, 100):
+        assert not any("although" in s for s in said(run(step)))
+    nothing = make_run("r", {}, status="diverged")
+    assert said(nothing)[0] == "Diverged before the first evaluation; no layer was probed."
+
+
+def test_a_run_that_has_not_ended_says_so(make_run, make_table):
+    def first(status, message="", **options):
+        return said(make_run("r", {90: make_table("ff")}, status=status, message=message, **options))[0]
+
+    assert first("interrupted", "out of memory.", accuracy=0.5) == (
+        "Interrupted at step 100: out of memory; the last probe is of step 90."
+    )
+    assert first("running", accuracy=0.5) == ("Not finished and recorded up to step 100; the last probe is of step 90.")
+    assert first("running") == "Not finished and without an evaluation yet; the last probe is of step 90."
+    assert first("complete", accuracy=0.5).startswith("It learns")
+
+
+def test_of_several_runs_the_one_that_diverged_is_named(make_run, make_table):
+    runs = [make_run(f"s{i}", {0: make_table("ff")}, config={"model": "net", "seed": i}, accuracy=0.5) for i in (0, 1)]
+    runs[1].status, runs[1].message = "diverged", "NaN"
+    assert said(runs)[0] == "Run s1: diverged at step 100: NaN; the last probe is of step 0."
+
+
+def test_networks_that_diverged_are_not_called_learners_or_not(make_run, make_table):
+    good = make_run("a", {1: make_table("ff")}, accuracy=0.97)
+    lost = make_run("b", {1: make_table("ff")}, accuracy=0.1, status="diverged")
+    assert comparison(networks([good, lost])).sentences[0] == f"a (test accuracy 97.0{NB}%) learns; b diverged."
+
+
+def test_rows_seen_in_flight_are_counted_and_their_place_is_told(make_run, make_table):
+    tables = {10: make_table("fff").assign(split="train"), 20: make_table("fff").assign(split="train")}
+    run = make_run("r", tables)
+    probed = make_run("r", {20: make_table("fff").assign(split="probe")}).layers()
+    assert not any("in flight" in s for s in said(run)), "they are shown, as nothing else was measured there"
+    both = pd.concat([run.layers(), probed], ignore_index=True)
+    run.layers = lambda: both
+    assert said(run)[-1] == (
+        "6 measurements made in flight on batches of training (block outputs, channels view; at 2 steps) are in no "
+        "figure and no table of this report; they are the rows of run.layers() with the split “train”."
+    )
 
 
 def test_three_seeds_give_mean_and_range(make_run, make_table):
@@ -182,6 +236,14 @@ def test_the_studys_claim_is_stated_where_the_data_show_it(make_run, make_table)
         "Block outputs, channels view, over live units – plainnet164: not finite from depth 3 on; resnet164: finite at "
         "every layer.",
         f"In block outputs, channels view, these data show {CLAIM}.",
+    )
+
+
+def test_other_depths_are_not_held_against_the_study(make_run, make_table):
+    runs = [make_run(n, {1: make_table(w)}) for n, w in (("plainnet20", "ffcccc"), ("resnet20", "ffffdf"))]
+    assert comparison(networks(runs)).sentences[-1] == (
+        "In block outputs, channels view, these data show that a plain network is singular from some depth on and a "
+        "residual one never."
     )
 
 

@@ -116,4 +116,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Public names and rooms, whether fetched already or not."""
-    return sorted({*__all__, *_ROOMS, *globals()})
+    return sorted({*__all__, *_ROOMS, *(name for name in globals() if name.startswith("__"))})

@@ -1,6 +1,6 @@
 """The command ``deepprobe``: one file a verb, loaded only when its verb is called.
 
-Exit codes: 0 done; 1 something the user can mend (one line says what); 2 a wrong option; 130 interrupted.
+Exit codes: 0 done; 1 something the user can mend (one line says what); 2 a wrong option or setting; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from deepprobe.errors import DeepprobeError, nearest
+from deepprobe.errors import ConfigError, DeepprobeError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(words)
+    except ConfigError as error:
+        return _complain(str(error), 2)
     except DeepprobeError as error:
         return _complain(str(error), 1)
     except BrokenPipeError:  # the reader (head, less) has had enough
@@ -61,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _complain(str(error), 1)
     except KeyboardInterrupt as stop:  # training says where it stopped, and how to go on
-        return _complain(str(stop) or "interrupted", 130)
+        is_main = os.environ.get("RANK", "0") == "0"  # all processes of torchrun stop together, and one speaks
+        return _complain(str(stop) or "interrupted", 130) if is_main else 130
     except SystemExit as stop:  # the option parser has said why
         return stop.code if isinstance(stop.code, int) else 2
 

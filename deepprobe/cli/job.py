@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from deepprobe.cli.train import TrainOptions
     from deepprobe.data import ImageSet
     from deepprobe.runs import Run
+    from deepprobe.training import TrainConfig
     from deepprobe.training.context import Callback
     from deepprobe.training.tracking import Tracker
 
@@ -148,19 +149,18 @@ def train_one(job: Job, *, quiet: bool) -> Run:
         from deepprobe.runs import open_run
 
         return open_run(job.path)
-    from deepprobe.training import TrainConfig, train
+    from deepprobe.training import train
 
     data = load_data(job)
     if options.threads is not None:
         import torch
 
         torch.set_num_threads(options.threads)
-    given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if hasattr(options, f.name)}
     return train(
         build(job.model, data.train, seed=job.seed, options=model_options(options.model_options)),
         data.train.tensors(),
         test_set=data.test.tensors(),
-        config=TrainConfig(**given, seed=job.seed),
+        config=training_config(job),
         callbacks=_probes(job, data),
         out=options.out,
         name=job.name,
@@ -169,6 +169,14 @@ def train_one(job: Job, *, quiet: bool) -> Run:
         trackers=_trackers(options),
         quiet=quiet,
     )
+
+
+def training_config(job: Job) -> TrainConfig:
+    """How a run is trained; ConfigError if its settings do not fit together."""
+    from deepprobe.training import TrainConfig
+
+    names = [f.name for f in fields(TrainConfig) if hasattr(job.options, f.name)]
+    return TrainConfig(**{name: getattr(job.options, name) for name in names}, seed=job.seed)
 
 
 def outcome(run: Run, *, before: str) -> str:

@@ -54,7 +54,6 @@ def parse(cls: type[T], words: Sequence[str], *, verb: str, defaults: dict[str, 
         args=list(words),
         prog=f"deepprobe {verb}",
         default=cls(**defaults) if defaults else tyro.MISSING_NONPROP,
-        config=(tyro.conf.FlagCreatePairsOff,),
         compact_help=False,
     )
     try:
@@ -62,6 +61,11 @@ def parse(cls: type[T], words: Sequence[str], *, verb: str, defaults: dict[str, 
     except ConfigError as error:
         print(f"deepprobe {verb}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def given(words: Sequence[str]) -> set[str]:
+    """Names of the options that stand among the words, with their values or not."""
+    return {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("--")}
 
 
 def checked(cls: type[T], values: dict[str, Any], *, origin: str) -> T:

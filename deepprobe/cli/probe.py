@@ -75,7 +75,7 @@ class ProbeOptions:
     error_groups: Annotated[int, Field(ge=0, le=1024)] = 0
     """Groups of images for the standard error of log10 κ, in the views channels, pooled and tokens; typically 16."""
     shuffled_null: bool = False
-    """Also κ with every unit's maps permuted over the images of a batch, in the views channels and pooled."""
+    """Whether to give κ also with every unit's maps permuted over a batch, in the views channels and pooled."""
     device: str | None = None
     """Where to run: cpu, cuda, cuda:N; the CPU by default."""
 
@@ -84,7 +84,7 @@ class ProbeOptions:
     html: Path | None = None
     """HTML page for the report."""
     quiet: bool = False
-    """No progress bar; print nothing where a file is written."""
+    """Whether to show no progress bar, and to print nothing where a file is written."""
 
 
 def run(words: Sequence[str]) -> None:

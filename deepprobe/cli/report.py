@@ -35,7 +35,7 @@ class ReportOptions:
     title: str | None = None
     """Title of the page; by default the names of the networks."""
     quiet: bool = False
-    """Say nothing."""
+    """Whether to say nothing."""
 
 
 def run(words: Sequence[str]) -> None:

@@ -38,7 +38,8 @@ def run(words: Sequence[str]) -> None:
     """List the runs in a folder."""
     options = parse(RunsOptions, words, verb="runs")
     table = _listed(options.folder).drop(columns="path")
-    print(table.to_string(index=False, na_rep="-", formatters={"test_accuracy": "{:.1%}".format}))
+    written = {"epochs": "{:.2f}".format, "test_accuracy": "{:.1%}".format}
+    print(table.to_string(index=False, na_rep="-", formatters=written))
 
 
 def _listed(folder: Path) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 from tyro.conf import Positional
 
-from deepprobe.cli.job import Job, Study, load_data, outcome, run_name, train_one
-from deepprobe.cli.options import STRICT, parse, read_toml
+from deepprobe.cli.complaints import told_in_options
+from deepprobe.cli.job import Job, Study, load_data, outcome, run_name, train_one, training_config
+from deepprobe.cli.options import STRICT, given, parse, read_toml
 from deepprobe.cli.resume import kept_settings, kept_study, never_begun, refuse_others, runs_to_resume
 from deepprobe.cli.subject import check_model, model_options
 from deepprobe.errors import ConfigError
@@ -24,6 +26,9 @@ Tracked = Literal["tensorboard", "mlflow", "wandb"]
 Measured = Literal["spectra", "gradients", "weights", "updates", "in-flight"]
 View = Literal["samples", "channels", "pooled", "hosvd1", "hosvd2", "hosvd3", "tokens"]
 Tap = Literal["input", "output", "block"]
+
+OF_PROBES = ("measure", "probe_samples", "probe_seeds", "layers", "tap", "view", "rows", "replay")
+"""Options that say what a probe takes, and nothing where no probe is asked for."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class TrainOptions:
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
-    """Nesterov's form of momentum."""
+    """Whether momentum takes Nesterov's form."""
     weight_decay: Annotated[float, Field(ge=0, le=1e3)] = 1e-4
     """L2 penalty on every parameter; with adamw, decay beside the gradient."""
     schedule: Literal["constant", "step", "cosine", "one-cycle"] = "one-cycle"
@@ -106,11 +111,11 @@ class TrainOptions:
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of training and evaluation; probes always use fp32."""
     channels_last: bool = False
-    """Keep channels innermost in memory; often faster."""
+    """Whether to keep channels innermost in memory; often faster."""
     deterministic: bool = True
-    """Take only algorithms that give the same bits each time; on a GPU others may be faster."""
+    """Whether a GPU takes only algorithms that give the same bits each time; others may be faster."""
     compile: bool = False
-    """Compile the network for training (torch.compile); evaluation and probes stay eager."""
+    """Whether to compile the network for training (torch.compile); evaluation and probes stay eager."""
     checkpoint_every: str = "1ep"
     """Between checkpoints: 1ep, 500it, 10min."""
     checkpoints_kept: Annotated[int, Field(ge=1, le=1_000_000)] = 2
@@ -139,22 +144,47 @@ class TrainOptions:
     replay: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Samples that each probe runs again in float64, to measure what the arithmetic itself can know; 0 for none."""
     quiet: bool = False
-    """No progress bars, no lines."""
+    """Whether to show neither progress bars nor lines."""
 
 
 def options_from(words: Sequence[str]) -> TrainOptions:
     """Options from the words, on top of those of the file that ``--config`` names.
 
     Raises:
-        ConfigError: If the file is wrong, or no model is named and nothing is to be resumed.
+        ConfigError: If the file is wrong, no model is named and nothing is to be resumed, or it is said what to probe
+            and not when.
         SystemExit: As ``parse``.
     """
     options = parse(TrainOptions, words, verb="train")
-    if options.config is not None and options.resume is None:
-        options = parse(TrainOptions, words, verb="train", defaults=read_toml(options.config, TrainOptions))
-    if not options.models and options.resume is None:
+    if options.resume is not None:
+        return options
+    of_file = {} if options.config is None else read_toml(options.config, TrainOptions)
+    if of_file:
+        options = parse(TrainOptions, words, verb="train", defaults=of_file)
+    if not options.models:
         raise ConfigError("no model was named; write deepprobe train MODEL …, and see deepprobe models")
+    refuse_probing_never(options, names=given(words) | set(of_file))
     return options
+
+
+def refuse_probing_never(options: TrainOptions, *, names: set[str]) -> None:
+    """Raise ConfigError if it is said when to probe in no words that are understood, or only what.
+
+    Args:
+        options: The options.
+        names: Those that were given, and are no defaults.
+    """
+    if options.probe_every is not None:
+        from deepprobe.records.step import parse_schedule
+
+        try:
+            parse_schedule(options.probe_every)
+        except ConfigError as error:
+            raise ConfigError(f"--probe-every {error}") from None
+        return
+    idle = [f"--{name.replace('_', '-')}" for name in OF_PROBES if name in names]
+    if idle:
+        raise ConfigError(f"{' '.join(idle)}: nothing is probed without --probe-every; add, say, --probe-every 1ep")
 
 
 def jobs_from(words: Sequence[str]) -> list[Job]:
@@ -183,6 +213,7 @@ def _resumed(path: Path, words: Sequence[str], *, instead: tuple[str, int] | Non
         kept |= {"models": instead[:1], "seeds": instead[1:]}
     options = parse(TrainOptions, words, verb="train", defaults={**kept, "out": path.parent})
     refuse_others(path, asked=options, kept=TrainOptions(**kept, out=path.parent, resume=options.resume))
+    refuse_probing_never(options, names=given(words))
     name = path.name if instead is None else run_name(*instead)
     return Job(options.models[0], options.seeds[0], options, kept_study(path, TrainOptions), name)
 
@@ -194,12 +225,18 @@ def run(words: Sequence[str]) -> None:
     says_something = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one speaks
     for job in jobs:  # a wrong name or option is told before the first hour, not after it
         if not job.is_done:
+            with told_in_options(job):
+                training_config(job)
             check_model(job.model, load_data(job).train, options=model_options(job.options.model_options))
     started = time.monotonic()
     for position, job in enumerate(jobs, start=1):
         before = job.status
-        done = train_one(job, quiet=job.options.quiet or not says_something)
-        if says_something and not job.options.quiet:
+        is_quiet = job.options.quiet or not says_something
+        if job.options.compile and not job.is_done and not is_quiet:
+            print(f"{job.name}: compiling the network; this takes minutes at 164 layers", file=sys.stderr, flush=True)
+        with told_in_options(job):
+            done = train_one(job, quiet=is_quiet)
+        if not is_quiet:
             share = position / len(jobs)
             left = (time.monotonic() - started) * (1 - share) / share
             words_left = f", about {left / 60:.0f} min left" if left > 60 else ""

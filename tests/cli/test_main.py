@@ -9,7 +9,7 @@ from importlib.metadata import version
 import pytest
 
 from deepprobe import cli
-from deepprobe.errors import ShapeError
+from deepprobe.errors import ConfigError, ShapeError
 
 
 def test_help_names_every_verb_and_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,6 +53,7 @@ def test_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     ("error", "code", "line"),
     [
         (ShapeError("n = 3,\n  but d = 4"), 1, "deepprobe: n = 3, but d = 4\n"),
+        (ConfigError("lr=-1"), 2, "deepprobe: lr=-1\n"),
         (PermissionError(13, "Permission denied", "/x"), 1, "deepprobe: [Errno 13] Permission denied: '/x'\n"),
         (KeyboardInterrupt(), 130, "deepprobe: interrupted\n"),
         (KeyboardInterrupt("stopped at step 2ep"), 130, "deepprobe: stopped at step 2ep\n"),
@@ -67,6 +68,17 @@ def test_errors_are_one_line(
     monkeypatch.setattr(cli, "_dispatch", fail)
     assert cli.main(["models"]) == code
     assert capsys.readouterr() == ("", line)
+
+
+def test_after_ctrl_c_one_process_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(words: list[str]) -> int:
+        raise KeyboardInterrupt("stopped")
+
+    monkeypatch.setattr(cli, "_dispatch", stop)
+    for rank, line in (("0", "deepprobe (rank 0): stopped\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        assert cli.main(["train"]) == 130
+        assert capsys.readouterr() == ("", line)
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,30 @@ def test_the_file_stands_below_the_command_line(tmp_path: Path) -> None:
     assert options_from(["c", "--config", str(file)]).models == ("c",)
 
 
+def test_the_command_line_wins_over_flags_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "study.toml"
+    file.write_text('models = ["a"]\ncompile = true\ndeterministic = false\n', encoding="utf-8")
+    plain = options_from(["--config", str(file)])
+    assert (plain.compile, plain.deterministic) == (True, False)
+    options = options_from(["--config", str(file), "--no-compile", "--deterministic"])
+    assert (options.compile, options.deterministic) == (False, True)
+
+
+def test_what_to_probe_without_when(tmp_path: Path) -> None:
+    given = ["--measure", "spectra", "weights", "updates", "--rows=4"]
+    message = "--measure --rows: nothing is probed without --probe-every; add, say, --probe-every 1ep"
+    with pytest.raises(ConfigError) as error:
+        options_from(["a", *given])
+    assert str(error.value) == message
+    assert options_from(["a", *given, "--probe-every", "1ep"]).rows == 4
+    file = tmp_path / "study.toml"
+    file.write_text('models = ["a"]\nprobe-samples = 128\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^--probe-samples: nothing is probed without"):
+        options_from(["--config", str(file)])
+    with pytest.raises(ConfigError, match=r"^--probe-every 'banana' is no schedule; write it as '1ep'"):
+        options_from(["a", "--probe-every", "banana"])
+
+
 def test_no_model() -> None:
     with pytest.raises(ConfigError) as error:
         options_from(["--lr", "0.5"])

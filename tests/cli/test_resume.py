@@ -83,11 +83,11 @@ def test_a_resumed_run_is_the_one_that_was_never_killed(two: Path, capsys: pytes
 
 
 def test_a_folder_of_runs_is_resumed_and_others_are_refused(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--resume", str(two / "cut"), "--lr", "0.5"]) == 1
+    assert main(["train", "--resume", str(two / "cut"), "--lr", "0.5"]) == 2
     line = capsys.readouterr().err
     assert line.startswith(f"deepprobe: --lr 0.5: {two / 'cut' / 'resnet8-seed0'} goes on as it was begun, with 0.02; ")
     assert all(f"--{name.replace('_', '-')}" in line for name in MAY_CHANGE)
-    assert main(["train", "--resume", str(two / "cut"), "--out", "elsewhere"]) == 1
+    assert main(["train", "--resume", str(two / "cut"), "--out", "elsewhere"]) == 2
     assert capsys.readouterr().err.startswith("deepprobe: --out elsewhere: ")
     assert main(["train", "--resume", str(two / "cut"), "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")

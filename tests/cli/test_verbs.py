@@ -28,9 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def complaint(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def complaint(words: list[str], capsys: pytest.CaptureFixture[str], *, code: int = 1) -> str:
     """The one line that a mistake is told in."""
-    assert main(words) == 1
+    assert main(words) == code
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1
@@ -86,7 +86,10 @@ def test_torchrun_trains_in_two_processes_and_one_speaks(tmp_path: Path) -> None
 def test_training_again_skips_what_is_complete(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (folder / "resnet8-seed1" / "records.sqlite").read_bytes()
     words = [*TRAIN, "--seeds", "1", "--probe-every", "1ep", "--probe-seeds", "0", "--out", str(folder)]
-    assert "of another configuration" in complaint([*words, "--lr", "0.5"], capsys)
+    line = complaint([*words, "--lr", "0.5"], capsys)
+    assert "of another configuration (--lr: 0.02 in the folder, 0.5 asked for); choose another --out" in line
+    line = complaint([*words, "--no-deterministic", "--model-options", "shortcut=B"], capsys)
+    assert "--model-options: none in the folder, shortcut=B asked for; --deterministic: True in the folder, F" in line
     assert main(words) == 0
     assert capsys.readouterr().out.startswith("resnet8-seed1: complete, test accuracy ")
     assert (folder / "resnet8-seed1" / "records.sqlite").read_bytes() == before
@@ -114,6 +117,7 @@ def test_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", str(folder)]) == 0
     heading, *lines = capsys.readouterr().out.splitlines()
     assert heading.split() == ["name", "status", "model", "data", "seed", "epochs", "test_accuracy"]
+    assert [line.split()[-2] for line in lines] == ["2.00", "2.00"]
     assert [line.split()[:3] for line in lines] == [[f"resnet8-seed{s}", "complete", "resnet8"] for s in (0, 1)]
 
 
@@ -164,7 +168,9 @@ def test_probe_gives_errors_and_a_null_where_a_view_has_them(
     assert found.count().gt(0).to_numpy().tolist() == [[True, True], [False, False], [True, False]]
     assert main([*words, "--tap", "input", "--view", "pooled"]) == 0
     assert capsys.readouterr().out.splitlines()[0].split()[-2:] == ["condition_number_se", "condition_number_shuffled"]
-    assert complaint([*words, "--tap", "input", "--view", "samples", "hosvd1"], capsys).startswith("deepprobe: ")
+    assert complaint([*words, "--tap", "input", "--view", "samples", "hosvd1"], capsys, code=2).startswith(
+        "deepprobe: "
+    )
 
 
 def test_probe_takes_a_run_and_its_weights(folder: Path, tmp_path: Path) -> None:
@@ -181,17 +187,17 @@ def test_probe_takes_a_run_and_its_weights(folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
+    ("words", "code", "line"),
     [
-        (["resnt20"], "deepprobe: no model 'resnt20'; did you mean 'resnet20'"),
-        (["none/weights.pt"], "deepprobe: there is no checkpoint none/weights.pt"),
-        (["resnet8", "--layers", "stages.*"], "deepprobe: layers='stages.*' matches nothing; the model has "),
-        (["resnet8", "--tap", "block", "input", "output"], "deepprobe: ProbeCallback(tap="),
-        (["resnet8", "--model-options", "shortct=B"], "deepprobe: resnet8 has no option 'shortct'; did you mean "),
+        (["resnt20"], 1, "deepprobe: no model 'resnt20'; did you mean 'resnet20'"),
+        (["none/weights.pt"], 1, "deepprobe: there is no checkpoint none/weights.pt"),
+        (["resnet8", "--layers", "stages.*"], 1, "deepprobe: layers='stages.*' matches nothing; the model has "),
+        (["resnet8", "--tap", "block", "input", "output"], 2, "deepprobe: ProbeCallback(tap="),
+        (["resnet8", "--model-options", "shortct=B"], 2, "deepprobe: resnet8 has no option 'shortct'; did you mean "),
     ],
 )  # fmt: skip
-def test_mistakes_in_probe(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert complaint(["probe", *words, "--quiet"], capsys).startswith(line)
+def test_mistakes_in_probe(words: list[str], code: int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert complaint(["probe", *words, "--quiet"], capsys, code=code).startswith(line)
 
 
 def test_images_that_do_not_fit_the_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,5 +215,5 @@ def test_foreign_weights(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["probe", "resnet8", "--weights", str(bare), "--samples", "16"]) == 0
     capsys.readouterr()
     assert "are not those of this" in complaint(["probe", "resnet14", "--weights", str(bare)], capsys)
-    line = complaint(["probe", str(folder / "resnet8-seed0"), "--weights", str(bare)], capsys)
+    line = complaint(["probe", str(folder / "resnet8-seed0"), "--weights", str(bare)], capsys, code=2)
     assert line.endswith("has weights of its own")

@@ -83,9 +83,8 @@ def _image(ax: Axes, values: np.ndarray, *, cbar_kws: dict[str, Any], **options:
 
 
 def _name_ticks(ax: Axes, columns: list[float], rows: list[float]) -> None:
-    """Depths below, steps or epochs at the left: at most about eight each."""
-    across = np.unique(np.linspace(0, len(columns) - 1, min(9, len(columns))).round().astype(int))
-    up = np.unique(np.linspace(0, len(rows) - 1, min(8, len(rows))).round().astype(int))
+    """Depths below, steps or epochs at the left: at most nine each, every first, second, third … from the first on."""
+    across, up = (np.arange(0, len(names), -(-len(names) // 9) or 1) for names in (columns, rows))
     ax.set_xticks(across + 0.5, [f"{columns[i]:g}" for i in across])
     ax.set_yticks(up + 0.5, [f"{rows[i]:g}" for i in up])
 

@@ -159,10 +159,10 @@ def _course(rows: pd.DataFrame, measure: str) -> str:
     ends = f"from {number(first)} at depth {number(depths[0])} to {number(last)} at depth {number(depths[-1])}"
     if len(values) > 1 and (first > 10 * last or last > 10 * first):
         return f"{'falls' if first > last else 'rises'} {ends}, median {median}"
-    top = int(np.argmax(values))
-    low = number(float(values.min()))
-    greatest = f"{number(float(values[top]))} (depth {number(depths[top])})"
-    return f"is between {low} and {greatest}, median {median}" if len(values) > 1 else f"is {median}"
+    least, greatest = (
+        f"{number(float(values[i]))} (depth {number(depths[i])})" for i in (int(values.argmin()), int(values.argmax()))
+    )
+    return f"is between {least} and {greatest}, median {median}" if len(values) > 1 else f"is {median}"
 
 
 def extremes(frames: Sequence[pd.DataFrame], measure: str) -> tuple[float, float] | None:

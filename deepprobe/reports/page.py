@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -237,14 +237,20 @@ def _kernels(group: Sequence[Network]) -> Section:
     shown = [panel for measure in ("gradient_norm", "update_ratio") for panel in found.pop(measure, ())]
     rest = [panel for panels in found.values() for panel in panels]
     words = (
-        "Every line is one step of training, the first dark, the last bright. Gradients are taken on samples of the "
-        "probe set, their noise from one micro-batch to the next; updates are those that training made; weights are "
-        "read as kernels, outputs × inputs and positions."
+        f"Every line is one step of training, the first dark, the last bright{_left_out(tables.values())}. "
+        "Gradients are taken on samples of the probe set, their noise from one micro-batch to the next; updates "
+        "are those that training made; weights are read as kernels, outputs × inputs and positions."
     )
     return Section(
         "kernels", "Gradients, weights, updates", words, tuple(shown or rest), tuple(rest if shown else ()),
         "Signal-to-noise ratio and weights",
     )  # fmt: skip
+
+
+def _left_out(tables: Iterable[pd.DataFrame]) -> str:
+    """How many of the steps have a line, where not all have one."""
+    most = max((table.groupby("tap")["step"].nunique().max() for table in tables), default=0)
+    return f"; of up to {most} steps measured {kernels.MOST_STEPS} are drawn" if most > kernels.MOST_STEPS else ""
 
 
 def _training(group: Sequence[Network]) -> Section:

@@ -180,6 +180,16 @@ def test_heat_map_has_colours_of_its_own_for_infinite_and_unknown(make_table):
     assert words(ax) == ["infinite", "not known"]
 
 
+@pytest.mark.parametrize("count", [1, 5, 9, 10, 13, 40])
+def test_ticks_of_a_heat_map_are_evenly_spaced(count, make_table):
+    frame = pd.concat([make_table("f").assign(step=10.0 * i) for i in range(count)])
+    named = [float(text.get_text()) for text in condition_heatmap(frame).get_yticklabels()]
+    assert named[0] == 0
+    assert len(named) >= min(count, 5)
+    assert len(named) <= 9
+    assert len(set(np.diff(named))) <= 1
+
+
 def test_heat_map_limits_are_shared_where_they_are_given(make_table):
     wide, own = (condition_heatmap(make_table("f"), limits=limits).collections[0] for limits in ((1.0, 1e6), None))
     np.testing.assert_allclose((wide.get_clim(), own.get_clim()), ((0, 6), (1, 2)))

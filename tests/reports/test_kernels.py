@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -110,13 +112,13 @@ def test_what_no_figure_shows_is_refused():
             pd.concat(
                 [kernels("gradient", 0, gradient_norm=[1.0, 2, 4]), kernels("gradient", 9, gradient_norm=[0.1, 9, 9])]
             ),
-            "At step 0 the gradient norm is between 1 and 4 (depth 3), median 2; at step 9 it rises from 0.100 at "
-            "depth 1 to 9 at depth 3, median 9.",
+            "At step 0 the gradient norm is between 1 (depth 1) and 4 (depth 3), median 2; at step 9 it rises from "
+            "0.100 at depth 1 to 9 at depth 3, median 9.",
         ),
         (kernels("gradient", 0, gradient_norm=[2.0]), "At step 0 the gradient norm is 2."),
         (
             kernels("gradient", 0, gradient_norm=[np.nan, 2.0, 0.0, 3.0]),
-            "At step 0 the gradient norm is between 2 and 3 (depth 4), median 2.50.",
+            "At step 0 the gradient norm is between 2 (depth 2) and 3 (depth 4), median 2.50.",
         ),
     ],
 )  # fmt: skip
@@ -161,6 +163,16 @@ def test_the_report_has_a_section_on_them(make_run, make_table):
     assert "At step 0 the gradient norm falls from 1.00e9 at depth 1 to 0.300 at depth 3" in section
     assert "update / weight" in text[text.index("Definitions") :]
     assert "Gradients, weights, updates" not in render(make_run("net", {0: make_table("ff")}))
+
+
+def test_the_section_says_how_many_steps_are_drawn(make_run):
+    def lines(count):
+        run = make_run("net", {})
+        run.layers = lambda: pd.concat([exploding(step) for step in range(count)], ignore_index=True)
+        return re.search(r"Every line is one step of training, .*?\.", render(run))[0]
+
+    assert lines(13).endswith("the last bright; of up to 13 steps measured 6 are drawn.")
+    assert lines(6).endswith("the first dark, the last bright.")
 
 
 def test_the_finding_names_the_gradient(make_table):

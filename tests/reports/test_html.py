@@ -262,3 +262,14 @@ def test_spectra_are_a_source(make_spectrum):
     text = render(spectra)
     check_harmless(read(text))
     assert "Singular spectra by depth" in text
+
+
+def test_every_cell_of_the_summary_has_its_heading_for_narrow_pages(make_run, make_table):
+    text = render({"a": make_run("a", {1: make_table("fc")}, accuracy=0.9), "b": make_table("ff")})
+    table = text[text.index('<table class="sortable summary">') :].partition("</table>")[0]
+    headings = re.findall(r"<th [^>]*>(.*?)</th>", table)
+    assert len(headings) > 5
+    assert re.findall(r'<td data-heading="(.*?)"', table) == headings * 2
+    narrow = text[text.index("@media (max-width: 40rem)") :].partition("@media print")[0]
+    assert "svg { min-width: 0;" in narrow
+    assert "content: attr(data-heading)" in narrow

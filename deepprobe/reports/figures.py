@@ -283,6 +283,8 @@ def training_curves(frame: pd.DataFrame, ax: Axes | None = None, *, measure: str
         entries.append(
             (split, Line2D([], [], color=GREY, lw=1.5, linestyle=(0, dashes[split]) if dashes[split] else "-"))
         )
+    if (rows[when].astype("float64") % 1 == 0).all():
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     if log:
         ax.set_yscale("log")
     elif measure == "accuracy":

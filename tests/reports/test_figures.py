@@ -245,3 +245,11 @@ def luminance(colour):
 @pytest.mark.parametrize("colour", [*COLOURS, GREY, "#404040", "#00558a", "#1a1a1a"])
 def test_text_and_lines_have_a_contrast_of_at_least_four_and_a_half(colour):
     assert 1.05 / (luminance(colour) + 0.05) >= 4.5
+
+
+def test_whole_epochs_are_counted_in_whole_numbers():
+    rows = [{"measure": "accuracy", "split": "test", "run": "r", "epoch": float(e), "value": e / 4} for e in (1, 2, 3)]
+    ax = training_curves(pd.DataFrame(rows))
+    ax.figure.canvas.draw()
+    assert all(tick == int(tick) for tick in ax.get_xticks())
+    assert ax.get_xlabel() == "epoch"

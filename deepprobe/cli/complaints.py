@@ -42,7 +42,7 @@ def told_in_options(job: Job) -> Iterator[None]:
         if "of another configuration" not in str(error) or not (words := _other_options(job)):
             raise
         raise RunError(f"{job.path} holds a run of another configuration ({words}); choose another --out") from error
-    except Exception as error:
+    except Exception as error:  # the compilers raise errors of many classes with no common base
         if not type(error).__module__.startswith(COMPILERS):
             raise
         raise DeepprobeError(f"--compile: {_why_not_compiled(error)}") from error

@@ -25,9 +25,6 @@ NOT_OF_A_RUN = ("config", "resume", "out", "quiet")
 STUDY = "study"
 """Key under which a run's command keeps the models and seeds that were asked for together with its own."""
 
-GRADIENT_SAMPLES = 128
-"""Gradients are taken on at most so many of the probed images: they need a backward pass."""
-
 
 @dataclass(frozen=True)
 class Study:
@@ -197,6 +194,7 @@ def _probes(job: Job, data: Data) -> list[Callback]:
     if options.probe_every is None or job.seed not in (options.probe_seeds or options.seeds):
         return []
     from deepprobe import integrations as our
+    from deepprobe.integrations.kernel_callbacks import GRADIENT_SAMPLES
 
     images, labels = data.test.take(options.probe_samples).tensors()
     when, layers = options.probe_every, options.layers or None

@@ -28,22 +28,9 @@ def evaluating(model: nn.Module, *, device: torch.device | str | None = None) ->
         The unwrapped model.
     """
     model = unwrapped(model)
-    modes = {module: module.training for module in model.modules()}
-    compiled = any(_is_compiled(module) for module in modes)
-    home = device_of(model)
-    target = home if device is None else torch.device(device)
-    try:
+    with _plain(model, device), torch.no_grad():
         model.eval()
-        if target != home:
-            model.to(target)
-        eager = _eager() if compiled else nullcontext()
-        with preserved_random_states(), full_precision(target), torch.no_grad(), eager:
-            yield model
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        if target != home:
-            model.to(home)
+        yield model
 
 
 @contextmanager
@@ -64,27 +51,16 @@ def differentiating(
         The unwrapped model.
     """
     model = unwrapped(model)
-    modes = {module: module.training for module in model.modules()}
-    compiled = any(_is_compiled(module) for module in modes)
-    home = device_of(model)
-    target = home if device is None else torch.device(device)
-    held = [(module, dict(module._buffers)) for module in modes]
+    held = [(module, dict(module._buffers)) for module in model.modules()]
     kept = {id(b): (b, b.detach().clone()) for _, buffers in held for b in buffers.values() if b is not None}
     grads = [(parameter, parameter.grad) for parameter in model.parameters()]
     try:
-        if not model.training:
-            model.train()
-        if target != home:
-            model.to(target)
-        eager = _eager() if compiled else nullcontext()
-        with preserved_random_states(), full_precision(target), torch.enable_grad(), eager:
+        with _plain(model, device), torch.enable_grad():
+            if not model.training:
+                model.train()
             torch.manual_seed(seed)
             yield model
     finally:
-        if target != home:
-            model.to(home)
-        for module, mode in modes.items():
-            module.training = mode
         for module, buffers in held:
             module._buffers.update(buffers)
         with torch.no_grad():
@@ -92,6 +68,25 @@ def differentiating(
                 buffer.copy_(value)
         for parameter, grad in grads:
             parameter.grad = grad
+
+
+@contextmanager
+def _plain(model: nn.Module, device: torch.device | str | None) -> Iterator[None]:
+    """An unwrapped model on a device, eager and in full precision; place, modes and random states restored after."""
+    modes = {module: module.training for module in model.modules()}
+    home = device_of(model)
+    target = home if device is None else torch.device(device)
+    eager = _eager() if any(_is_compiled(module) for module in modes) else nullcontext()
+    try:
+        if target != home:
+            model.to(target)
+        with preserved_random_states(), full_precision(target), eager:
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        if target != home:
+            model.to(home)
 
 
 def _is_compiled(module: nn.Module) -> bool:

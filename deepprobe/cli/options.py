@@ -63,6 +63,26 @@ def parse(cls: type[T], words: Sequence[str], *, verb: str, defaults: dict[str, 
         raise SystemExit(2) from None
 
 
+def parse_over_file(cls: type[T], words: Sequence[str], *, verb: str) -> tuple[T, set[str]]:
+    """Options from the words, on top of those of the file that their option ``--config`` names.
+
+    Args:
+        cls: As in ``parse``, with a field ``config``.
+        words: What stands after the verb.
+        verb: For the usage line and the messages.
+
+    Returns:
+        The options, checked, and the names of those that stand in the file.
+
+    Raises:
+        ConfigError: If the file is wrong.
+        SystemExit: As ``parse``.
+    """
+    options: Any = parse(cls, words, verb=verb)
+    of_file = {} if options.config is None else read_toml(options.config, cls)
+    return parse(cls, words, verb=verb, defaults=of_file) if of_file else options, set(of_file)
+
+
 def given(words: Sequence[str]) -> set[str]:
     """Names of the options that stand among the words, with their values or not."""
     return {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("--")}

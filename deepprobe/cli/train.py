@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
-from tyro.conf import Positional
 
 from deepprobe.cli.complaints import told_in_options
-from deepprobe.cli.job import Job, Study, load_data, outcome, run_name, train_one, training_config
-from deepprobe.cli.options import STRICT, given, parse, read_toml
+from deepprobe.cli.job import Job, Study, flush_denormals, load_data, outcome, run_name, train_one, training_config
+from deepprobe.cli.options import STRICT, given, parse, parse_over_file
 from deepprobe.cli.resume import kept_settings, kept_study, never_begun, refuse_others, runs_to_resume
 from deepprobe.cli.subject import check_model, model_options
+from deepprobe.cli.training_options import TrainingOptions, refuse_no_model
 from deepprobe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ OF_PROBES = ("measure", "probe_samples", "probe_seeds", "layers", "tap", "view",
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(TrainingOptions):
     """Train networks on a data set and write one run a model and seed, OUT/MODEL-seedN.
 
     Runs that are complete are skipped and interrupted ones resumed, so the same command can be given again. The test
@@ -49,10 +49,6 @@ class TrainOptions:
 
     __pydantic_config__ = STRICT
 
-    models: Positional[tuple[str, ...]] = ()
-    """Names of models (deepprobe models lists them)."""
-    config: Path | None = None
-    """TOML file of options, named as here; what stands on the command line wins."""
     resume: Path | None = None
     """A run, or a folder of runs: go on with each that is not complete, with the settings it was begun with. In a
     folder, runs of the same command that had not begun are made as well."""
@@ -60,66 +56,6 @@ class TrainOptions:
     """Folder for the runs."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)] = (0,)
     """Seeds of the initial weights, the order of the data and the augmentation; one run a seed."""
-    model_options: tuple[str, ...] = ()
-    """Options of the models as name=value, for example shortcut=B batch_norm=false."""
-
-    data: str = "digits"
-    """Data set: digits (needs no files), mnist, fashion-mnist, cifar10, cifar100, or folder:PATH."""
-    data_dir: Path | None = None
-    """Folder of the data sets' files; by default DEEPPROBE_DATA or the user's cache."""
-    input_size: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Resize images to this many pixels."""
-    limit: Annotated[int, Field(ge=1)] | None = None
-    """Use only the first images of the training set."""
-
-    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """Passes over the training data."""
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
-    """Samples an update, over all processes."""
-    micro_batches: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """Parts in which each batch is computed, their gradients summed: less memory for the same update."""
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    """Optimizer."""
-    lr: Annotated[float, Field(gt=0, le=1e6)] = 0.02
-    """Learning rate; the highest one where the schedule changes it."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of SGD."""
-    nesterov: bool = False
-    """Whether momentum takes Nesterov's form."""
-    weight_decay: Annotated[float, Field(ge=0, le=1e3)] = 1e-4
-    """L2 penalty on every parameter; with adamw, decay beside the gradient."""
-    schedule: Literal["constant", "step", "cosine", "one-cycle"] = "one-cycle"
-    """How the learning rate changes."""
-    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.5, 0.75)
-    """Where the step schedule drops, as shares of training."""
-    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Factor of each drop."""
-    warmup_epochs: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
-    """Epochs over which the learning rate rises; not with one-cycle."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each label spread over all classes."""
-    clip_norm: Annotated[float, Field(gt=0, le=1e12)] | None = None
-    """Largest norm of the gradient."""
-    augmentation: Literal["none", "pad-crop", "pad-crop-flip"] = "none"
-    """Random changes of the training images."""
-    validation_share: Annotated[float, Field(ge=0, le=0.9)] = 0.1
-    """Share of the training set held out for validation."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Threads of the CPU; torch decides by default. Small images are often fastest with 1."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of training and evaluation; probes always use fp32."""
-    channels_last: bool = False
-    """Whether to keep channels innermost in memory; often faster."""
-    deterministic: bool = True
-    """Whether a GPU takes only algorithms that give the same bits each time; others may be faster."""
-    compile: bool = False
-    """Whether to compile the network for training (torch.compile); evaluation and probes stay eager."""
-    checkpoint_every: str = "1ep"
-    """Between checkpoints: 1ep, 500it, 10min."""
-    checkpoints_kept: Annotated[int, Field(ge=1, le=1_000_000)] = 2
-    """How many checkpoints stay, the last ones."""
 
     track: tuple[Tracked, ...] = ()
     """Also send the numbers to these, below OUT/tensorboard, OUT/mlflow, OUT/wandb (offline)."""
@@ -143,8 +79,6 @@ class TrainOptions:
     """Positions of each sample that become rows: all, or so many at random."""
     replay: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Samples that each probe runs again in float64, to measure what the arithmetic itself can know; 0 for none."""
-    quiet: bool = False
-    """Whether to show neither progress bars nor lines."""
 
 
 def options_from(words: Sequence[str]) -> TrainOptions:
@@ -155,15 +89,11 @@ def options_from(words: Sequence[str]) -> TrainOptions:
             and not when.
         SystemExit: As ``parse``.
     """
-    options = parse(TrainOptions, words, verb="train")
+    options, of_file = parse_over_file(TrainOptions, words, verb="train")
     if options.resume is not None:
         return options
-    of_file = {} if options.config is None else read_toml(options.config, TrainOptions)
-    if of_file:
-        options = parse(TrainOptions, words, verb="train", defaults=of_file)
-    if not options.models:
-        raise ConfigError("no model was named; write deepprobe train MODEL …, and see deepprobe models")
-    refuse_probing_never(options, names=given(words) | set(of_file))
+    refuse_no_model(options, verb="train")
+    refuse_probing_never(options, names=given(words) | of_file)
     return options
 
 
@@ -226,8 +156,8 @@ def run(words: Sequence[str]) -> None:
     for job in jobs:  # a wrong name or option is told before the first hour, not after it
         if not job.is_done:
             with told_in_options(job):
-                training_config(job)
-            check_model(job.model, load_data(job).train, options=model_options(job.options.model_options))
+                training_config(job.options, seed=job.seed)
+            check_model(job.model, load_data(job.options).train, options=model_options(job.options.model_options))
     started = time.monotonic()
     for position, job in enumerate(jobs, start=1):
         before = job.status
@@ -241,13 +171,3 @@ def run(words: Sequence[str]) -> None:
             left = (time.monotonic() - started) * (1 - share) / share
             words_left = f", about {left / 60:.0f} min left" if left > 60 else ""
             print(f"{outcome(done, before=before)}  ({position} of {len(jobs)}{words_left})", flush=True)
-
-
-def flush_denormals() -> None:
-    """Take numbers below 1.2e-38 for zero: gradients of a deep PlainNet fall there, and a step took 10 times as long.
-
-    For the whole process and before its first computation, because threads inherit it when they start.
-    """
-    import torch
-
-    torch.set_flush_denormal(True)

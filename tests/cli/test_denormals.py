@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 PROGRAM = """
-from deepprobe.cli.train import flush_denormals
+from deepprobe.cli.job import flush_denormals
 flush_denormals()
 import torch
 torch.set_num_threads(2)

@@ -11,7 +11,7 @@ from deepprobe.training.checkpoint import Checkpoint, load_checkpoint, save_chec
 from deepprobe.training.checkpoint_timer import CheckpointTimer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from torch import nn
 
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 FOLDER = "checkpoints"
 
 
+def file_of_step(step: int) -> str:
+    """Path of the checkpoint of a step, relative to the run."""
+    return f"{FOLDER}/step-{step:012d}.pt"
+
+
 class Checkpoints:
     """The last checkpoints of a run that is kept in a folder; nothing for one in memory.
 
@@ -29,10 +34,14 @@ class Checkpoints:
         run: The run.
         config: Its settings: how often, and how many are kept.
         about: Plain values to keep in each.
+        keep: Steps whose checkpoints stay.
     """
 
-    def __init__(self, run: Run, config: TrainConfig, *, about: Mapping[str, Any]) -> None:
+    def __init__(
+        self, run: Run, config: TrainConfig, *, about: Mapping[str, Any], keep: Collection[int] = frozenset()
+    ) -> None:
         self._run = run if isinstance(run, FolderRun) else None
+        self._stay = {file_of_step(step) for step in keep}
         self._about, self._kept = dict(about), config.checkpoints_kept
         self.timer = CheckpointTimer.parse(config.checkpoint_every)
 
@@ -77,9 +86,9 @@ class Checkpoints:
         """
         if self._run is None:
             return
-        name = f"{FOLDER}/step-{step.index:012d}.pt"
+        name = file_of_step(step.index)
         self._run.forget(name)
         make_folder(self._run.path / FOLDER)
         save_checkpoint(self._run.path / name, model, about=self._about, training=state)
         self._run.register(name)
-        self._run.forget(*self._run.files(FOLDER)[: -self._kept])
+        self._run.forget(*(old for old in self._run.files(FOLDER)[: -self._kept] if old not in self._stay))

@@ -38,6 +38,7 @@ class Context:
         metrics: Measure by split at the last epoch's end, ``metrics["test"]["accuracy"]``; empty before it.
         ranks: The processes that train together. Each calls the callbacks; the run of rank 0 is the one that is kept.
         config: Settings of ``train``; None in loops of other libraries.
+        optimizer: What updates the weights; None in loops of other libraries.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class Context:
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     ranks: Ranks = field(default_factory=Ranks)
     config: TrainConfig | None = None
+    optimizer: torch.optim.Optimizer | None = None
 
     @property
     def point(self) -> dict[str, Any]:
@@ -79,10 +81,10 @@ class Context:
         self.run.append(metric_rows({split: values}, self.point))
 
 
-Callback: TypeAlias = "Callable[[Context], Any] | AroundTraining | AroundUpdate"
+Callback: TypeAlias = "Callable[[Context], Any] | AroundTraining | AroundUpdate | OnGradients"
 """What ``train`` calls: a function of one Context, due by its attribute ``schedule`` or else after every epoch.
 
-An object may have one or both of the methods ``around_training`` and ``around_update`` beside that, or instead of it.
+An object may have the methods ``around_training``, ``around_update`` and ``on_gradients`` beside that or instead.
 """
 
 
@@ -103,6 +105,13 @@ class AroundUpdate(Protocol):
 
         On leaving, the parameters' ``grad`` is what the optimizer used: summed over micro-batches and ranks, clipped.
         """
+
+
+class OnGradients(Protocol):
+    """A callback that changes gradients in place, at every update."""
+
+    def on_gradients(self) -> None:
+        """Called when gradients are summed over micro-batches and ranks, before they are clipped and used."""
 
 
 def schedule_of(callback: Any) -> Schedule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from warnings import warn
@@ -62,9 +63,15 @@ class Loop:
     about: dict[str, Any]
     interruption: Interruption
     ranks: Ranks
+    start: Checkpoint | None = None
+    keep: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        self.update = Updater(self.model, self.config, device=self.device, ranks=self.ranks)
+        self.update = Updater(
+            self.model, self.config, device=self.device, ranks=self.ranks,
+            on_gradients=[c.on_gradients for c in self.callbacks if hasattr(c, "on_gradients")],
+        )  # fmt: skip
+        self.is_new = True
         self.step = Step(0, self.stream.n_batches)
         self.last = self.config.epochs * self.stream.n_batches
         self.tally = Tally()
@@ -75,16 +82,19 @@ class Loop:
         self.watching: list[tuple[Schedule, Any]] = [
             (schedule_of(c), c) for c in self.callbacks if hasattr(c, "around_update")
         ]
-        self.checkpoints = Checkpoints(self.run, self.config, about=self.about)
+        self.checkpoints = Checkpoints(self.run, self.config, about=self.about, keep=self.keep)
         self.checked_at_once = CHECKED_AT_ONCE_ON_CPU if self.device.type == "cpu" else CHECKED_AT_ONCE
 
     def resume(self) -> None:
-        """Take up the last checkpoint, if there is one; what a killed process wrote after it goes."""
+        """Take up the last checkpoint, or else the state to start from; what a killed process wrote after it goes."""
         found = self.ranks.broadcast(self.checkpoints.newest() if self.ranks.is_main else None)
+        self.is_new = found is None
         if found is not None:
             self._restore(*found)
+        elif self.start is not None:
+            self._restore(self.start, "the state to start from")
         if self.run.status not in FINAL and self.ranks.is_main:
-            self.checkpoints.rewind_run(self.step.index if found is not None else -1)
+            self.checkpoints.rewind_run(-1 if self.is_new else self.step.index)
             self.run.set_status("running")
 
     def run_to_the_end(self, *, quiet: bool) -> None:
@@ -98,8 +108,10 @@ class Loop:
                 self.model.train()
                 quiet = quiet or not self.ranks.is_main
                 progress = stack.enter_context(Progress.shown(self.run.name, self.step, last=self.last, quiet=quiet))
-                if self.step.index == 0:
+                if self.is_new:
                     self._call_back()
+                    if self.step.index in self.keep:
+                        self._checkpoint()
                 while self.step.index < self.last:
                     self._epoch(progress)
         except _Diverged as diverged:
@@ -130,7 +142,11 @@ class Loop:
     def _something_is_due(self) -> bool:
         """Whether this step's weights are to be looked at or kept, and so must be known to be those of this step."""
         due = any(schedule.is_due(self.step) for schedule, _ in self.scheduled)
-        return due or self.checkpoints.timer.is_due_at(self.step)
+        return due or self._a_checkpoint_is_due()
+
+    def _a_checkpoint_is_due(self) -> bool:
+        """Whether the state of this very step is to be kept."""
+        return self.step.index in self.keep or self.checkpoints.timer.is_due_at(self.step)
 
     @contextmanager
     def _clock_stopped(self) -> Iterator[None]:
@@ -205,7 +221,7 @@ class Loop:
             timed = self.checkpoints.timer.is_due_now() and self.ranks.is_main
             stopping, timed = self.ranks.agree([self.interruption.requested, timed])
         at_the_end = self.step.index == self.last
-        if stopping or timed or at_the_end or self.checkpoints.timer.is_due_at(self.step):
+        if stopping or timed or at_the_end or self._a_checkpoint_is_due():
             self._checkpoint()
         return stopping and not at_the_end
 
@@ -247,7 +263,7 @@ class Loop:
         return Context(
             model=self.model, step=self.step if step is None else step, run=self.run, device=self.device,
             seed=self.config.seed, probe_batches=self.probe_batches, metrics=dict(self.metrics), ranks=self.ranks,
-            config=self.config,
+            config=self.config, optimizer=self.update.optimizer,
         )  # fmt: skip
 
     def _checkpoint(self) -> None:
@@ -297,18 +313,28 @@ class Loop:
         try:
             if state is None or state["iterations_per_epoch"] != self.step.iterations_per_epoch:
                 raise KeyError("a state of training with this number of updates an epoch")
-            self.update.optimizer.load_state_dict(state["optimizer"])
-            own = state["ranks"][self.ranks.rank % len(state["ranks"])]
-            restore_random_state(own["random"])
-            self.stream.restore(own["stream"])
-            if self.ranks.is_main:
-                self.tally = Tally.of_state(state["tally"], device=self.device)
-            self.seconds, self.callback_seconds = float(state["seconds"]), float(state["callback_seconds"])
-            self.metrics = state["metrics"]
+            if state["optimizer"] is not None:
+                # A copy: the optimizer goes on in the very tensors it is given, and others may start from them too.
+                self.update.optimizer.load_state_dict(deepcopy(state["optimizer"]))
+            ranks = state["ranks"] or []
+            if ranks:
+                own = ranks[self.ranks.rank % len(ranks)]
+                restore_random_state(own["random"])
+                self.stream.restore(own["stream"])
+            if not self.is_new:
+                self._restore_measures(state)
             self.step = Step(int(state["index"]), self.step.iterations_per_epoch)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
             raise CheckpointError(f"{origin} cannot be resumed from: {type(error).__name__}: {error}") from error
-        self._warn_of_other_bits(n_ranks=len(state["ranks"]))
+        if not self.is_new:
+            self._warn_of_other_bits(n_ranks=len(ranks))
+
+    def _restore_measures(self, state: Mapping[str, Any]) -> None:
+        """Take up what this run had measured of the epoch under way."""
+        if self.ranks.is_main:
+            self.tally = Tally.of_state(state["tally"], device=self.device)
+        self.seconds, self.callback_seconds = float(state["seconds"]), float(state["callback_seconds"])
+        self.metrics = state["metrics"]
 
     def _warn_of_other_bits(self, *, n_ranks: int) -> None:
         """Say so where the machine is not set as when the run began."""

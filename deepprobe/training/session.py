@@ -11,6 +11,7 @@ import torch
 
 from deepprobe.distributed import local_rank, process_group
 from deepprobe.errors import ConfigError, NonFiniteError
+from deepprobe.records.step import Step
 from deepprobe.runs import MemoryRun, create_run
 from deepprobe.seeding import derive_seed, preserved_random_states
 from deepprobe.training.config import TrainConfig
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from deepprobe.distributed import Ranks
     from deepprobe.runs import Run
+    from deepprobe.training.checkpoint import Checkpoint
     from deepprobe.training.context import Callback
     from deepprobe.training.stream import Data, Stream
     from deepprobe.training.tracking import Tracker
@@ -48,6 +50,8 @@ def train(
     about: Mapping[str, Any] | None = None,
     command: Mapping[str, Any] | None = None,
     trackers: Sequence[Tracker] = (),
+    start: Checkpoint | None = None,
+    keep: Sequence[str] = (),
     quiet: bool = False,
 ) -> Run:
     """Train a classifier and measure it; a run that was stopped goes on where its last checkpoint is.
@@ -76,13 +80,17 @@ def train(
         about: Plain values to keep with the run and to tell it from others, such as ``{"data": "digits"}``.
         command: Plain values to keep with the run that tell it from no other: how it was asked for.
         trackers: Places outside the run that follow its records, as those of ``integrations.trackers``.
+        start: A state of training that a new run begins from, in place of the model's own weights and step 0: weights,
+            step, optimizer and random states, as a checkpoint of another run holds them. An optimizer or random states
+            that are not in it start afresh.
+        keep: Points in training, such as "0it" and "500it", whose checkpoints stay whatever else is removed.
         quiet: Show no progress.
 
     Returns:
         The run, its status ``complete``, or ``diverged`` where the loss or a weight became NaN or infinite.
 
     Raises:
-        ConfigError: If the device is not there, or data and settings do not fit.
+        ConfigError: If the device is not there, or data and settings do not fit, or a point in ``keep`` is never met.
         ShapeError: If inputs, labels and logits do not fit.
         RunError: If the folder holds something else, is damaged, cannot be written, or another process writes to it.
         CheckpointError: If the checkpoint to resume from is damaged or of another model.
@@ -120,7 +128,7 @@ def train(
             loop = Loop(
                 model=model, stream=stream, held_out=held_out, config=config, callbacks=callbacks, run=run,
                 device=device, probe_batches=tuple(probe), about=dict(about or {}), interruption=interruption,
-                ranks=ranks,
+                ranks=ranks, start=start, keep=_steps(keep, stream.n_batches, config=config),
             )  # fmt: skip
             loop.resume()
             status, message = ranks.broadcast((run.status, run.message))
@@ -144,6 +152,16 @@ def _algorithms_of_cudnn(*, deterministic: bool) -> Iterator[None]:
         yield
     finally:
         cudnn.benchmark, cudnn.deterministic = before
+
+
+def _steps(points: Sequence[str], iterations_per_epoch: int, *, config: TrainConfig) -> frozenset[int]:
+    """Updates after which the points lie; ConfigError if one lies after the last."""
+    last = config.epochs * iterations_per_epoch
+    found = {point: Step.parse(point, iterations_per_epoch).index for point in points}
+    for point, index in found.items():
+        if index > last:
+            raise ConfigError(f"keep={point!r}: training ends after {last} updates ({config.epochs}ep)")
+    return frozenset(found.values())
 
 
 def _device(name: str) -> torch.device:

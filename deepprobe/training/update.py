@@ -12,7 +12,7 @@ from deepprobe.training.evaluation import arithmetic, classification_loss
 from deepprobe.training.nonfinite import LossGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
@@ -31,12 +31,22 @@ class Updater:
         config: Settings.
         device: Where model and batches are.
         ranks: The processes that train together.
+        on_gradients: Called in turn at each update, before gradients are clipped and used.
 
     Raises:
         ConfigError: If nothing of the model is trained.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, *, device: torch.device, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        *,
+        device: torch.device,
+        ranks: Ranks,
+        on_gradients: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        self.on_gradients = on_gradients
         self.model, self.config, self.device, self.ranks = model, config, device, ranks
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, config, name=type(model).__name__)
@@ -73,6 +83,8 @@ class Updater:
         try:
             logits, loss = self._gradients(part)
             self.guard.watch(loss)
+            for change in self.on_gradients:
+                change()
             if self.config.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
             self.optimizer.step()

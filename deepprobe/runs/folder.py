@@ -105,6 +105,11 @@ def list_runs(folder: Path | str) -> pd.DataFrame:
     return pd.DataFrame([_summary(path) for path in paths], columns=list(COLUMNS))
 
 
+def state_of(run: FolderRun) -> str:
+    """A run's status, and ``stopped`` where that is ``running`` but no process holds the run's lock."""
+    return "stopped" if run.status == "running" and not is_locked(run.path) else run.status
+
+
 def _summary(path: Path) -> dict[str, Any]:
     """One row of ``list_runs``."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"name": path.name, "path": str(path), "status": "damaged"}
@@ -115,7 +120,7 @@ def _summary(path: Path) -> dict[str, Any]:
         training = run.config.get("training")
         row["seed"] = training.get("seed") if isinstance(training, dict) else run.config.get("seed")
         row["epochs"], row["test_accuracy"] = run.last_values(split="test", measure="accuracy")
-        row["status"] = "stopped" if run.status == "running" and not is_locked(path) else run.status
+        row["status"] = state_of(run)
     except RunError:
         pass
     return row

@@ -52,7 +52,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Put the manifest into a run's folder; RunError if it cannot be written."""
         body = {"format": FORMAT, "status": self.status, "message": self.message, "files": self.files}
-        write_json(folder / MANIFEST, {**body, "sha256": _digest_of(body)})
+        write_sealed(folder / MANIFEST, body)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -70,12 +70,7 @@ class Manifest:
         path = folder / MANIFEST
         if not path.is_file():
             raise RunError(f"{folder} is no run: it has no {MANIFEST}; a run is a folder written by deepprobe train")
-        content = read_json(path)
-        digest = content.pop("sha256", None)
-        if digest != _digest_of(content):
-            raise RunError(f"{path} is damaged: its content does not have the SHA-256 that it states")
-        if content.get("format") != FORMAT:
-            raise RunError(f"{path} has format {content.get('format')!r}; this version of deepprobe reads {FORMAT}")
+        content = read_sealed(path, version=FORMAT)
         status, message, files = (content.get(key) for key in ("status", "message", "files"))
         if status not in STATUSES or not isinstance(message, str) or not _is_file_list(files):
             raise RunError(f"{path} is damaged: expected a status, a message and a list of the run's files")
@@ -115,6 +110,22 @@ def digest_of_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON table with its own SHA-256 in it; RunError as ``write_json``."""
+    write_json(path, {**content, "sha256": _digest_of(content)})
+
+
+def read_sealed(path: Path, *, version: int) -> dict[str, Any]:
+    """Read what ``write_sealed`` wrote, without the digest; RunError if it is damaged, or its ``format`` another."""
+    content = read_json(path)
+    digest = content.pop("sha256", None)
+    if digest != _digest_of(content):
+        raise RunError(f"{path} is damaged: its content does not have the SHA-256 that it states")
+    if content.get("format") != version:
+        raise RunError(f"{path} has format {content.get('format')!r}; this version of deepprobe reads {version}")
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -15,6 +14,7 @@ from deepprobe.errors import RunError
 from deepprobe.records.frame import wide
 from deepprobe.runs.atomic import make_folder, remove_file, remove_leftovers
 from deepprobe.runs.database import append_rows, delete_after, frame_of, last_values, read_rows, rows_of
+from deepprobe.runs.difference import difference
 from deepprobe.runs.lock import locked
 from deepprobe.runs.manifest import STATUSES, Manifest, digest_of_file, read_json
 from deepprobe.runs.spectra import FOLDER, file_of_step, read_spectra, step_of_file, write_spectra
@@ -258,6 +258,10 @@ class FolderRun(Run):
         """Listed files in a folder of the run, sorted by name."""
         return sorted(name for name in self._manifest.files if name.startswith(f"{folder}/"))
 
+    def has(self, name: str) -> bool:
+        """Whether a file of that name is listed, so was completely written."""
+        return name in self._manifest.files
+
     def check(self, name: str) -> Path:
         """Full path of a listed file after its SHA-256 was found right; RunError otherwise."""
         return self._manifest.check(self.path, name)
@@ -293,13 +297,7 @@ class FolderRun(Run):
 
     def difference(self, identity: Mapping[str, Any]) -> str:
         """In which settings another identity differs from this run's, in words; empty if in none."""
-        mine, other = _flat(self.identity), _flat(json.loads(json.dumps(identity)))
-        words = [
-            f"{key}: {mine.get(key, 'default')} in the folder, {other.get(key, 'default')} asked for"
-            for key in sorted(mine.keys() | other.keys())
-            if mine.get(key) != other.get(key)
-        ]
-        return "; ".join(words)
+        return difference(self.identity, identity)
 
     def __repr__(self) -> str:
         return f"FolderRun({str(self.path)!r}, status={self.status!r})"
@@ -319,14 +317,3 @@ def _known(status: str) -> str:
     if status not in STATUSES:
         raise RunError(f"no run has the status {status!r}; there are {', '.join(STATUSES)}")
     return status
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as dotted keys to JSON text."""
-    flat: dict[str, str] = {}
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = json.dumps(value)
-    return flat

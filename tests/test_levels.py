@@ -15,7 +15,7 @@ LEVELS = {
     "linalg": 1, "models": 1, "data": 1, "runs": 1,
     "hooks": 2, "measures": 2,
     "probes": 3, "training": 3,
-    "reports": 4,
+    "reports": 4, "pruning": 4,
     "integrations": 5,
     "cli": 6, "__main__": 7,
 }  # fmt: skip

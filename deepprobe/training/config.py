@@ -18,7 +18,7 @@ WITHOUT_EFFECT = ("device", "checkpoint_every", "checkpoints_kept")
 """Settings that are not part of a run's identity: they do not change what is trained."""
 
 
-def _telling_config_errors(cls: type[T]) -> type[T]:
+def telling_config_errors(cls: type[T]) -> type[T]:
     """The class with pydantic's errors turned into ConfigError."""
     original: Any = cls.__init__
 
@@ -51,7 +51,7 @@ def _in_words(cls: type[Any], error: ValidationError) -> str:
     return f"{cls.__name__}: " + "; ".join(clauses)
 
 
-@_telling_config_errors
+@telling_config_errors
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False), kw_only=True)
 class TrainConfig:
     """How to train. Values of the wrong type, out of range, or unknown are a ConfigError.

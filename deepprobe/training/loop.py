@@ -97,7 +97,7 @@ class Loop:
             self.checkpoints.rewind_run(-1 if self.is_new else self.step.index)
             self.run.set_status("running")
 
-    def run_to_the_end(self, *, quiet: bool) -> None:
+    def run_to_the_end(self, *, quiet: bool, brief: bool) -> None:
         """Train until the last step, divergence or an interruption."""
         try:
             with ExitStack() as stack:
@@ -107,7 +107,9 @@ class Loop:
                 self.update.wrap()
                 self.model.train()
                 quiet = quiet or not self.ranks.is_main
-                progress = stack.enter_context(Progress.shown(self.run.name, self.step, last=self.last, quiet=quiet))
+                progress = stack.enter_context(
+                    Progress.shown(self.run.name, self.step, last=self.last, quiet=quiet, brief=brief)
+                )
                 if self.is_new:
                     self._call_back()
                     if self.step.index in self.keep:

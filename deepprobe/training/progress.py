@@ -1,4 +1,4 @@
-"""How far training has come: a bar on a terminal, elsewhere a line an epoch."""
+"""How far training has come: a bar on a terminal, elsewhere a line an epoch, or now and then."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from deepprobe.records.step import Step
 
 
+SECONDS_BETWEEN_LINES = 60
+"""Least time between lines where a training is one of many."""
+
+
 class Progress:
     """Shows loss, accuracies, samples a second and the time left.
 
@@ -23,21 +27,23 @@ class Progress:
         step: Where training begins.
         last: Index of the last step.
         quiet: Show nothing.
+        brief: The training is one of many: the bar goes when it has ended, and there is a line a minute at most.
     """
 
-    def __init__(self, name: str, step: Step, *, last: int, quiet: bool) -> None:
+    def __init__(self, name: str, step: Step, *, last: int, quiet: bool, brief: bool) -> None:
         self._name, self._begin, self._last = name, step.index, last
-        self._began = time.monotonic()
-        self._quiet = quiet
+        self._began = self._said = time.monotonic()
+        self._quiet, self._brief = quiet, brief
         self._bar = tqdm(
-            total=last, initial=step.index, unit="step", desc=name, disable=True if quiet else None, dynamic_ncols=True
-        )
+            total=last, initial=step.index, unit="step", desc=name, disable=True if quiet else None, dynamic_ncols=True,
+            leave=not brief,
+        )  # fmt: skip
 
     @classmethod
     @contextmanager
-    def shown(cls, name: str, step: Step, *, last: int, quiet: bool) -> Iterator[Progress]:
+    def shown(cls, name: str, step: Step, *, last: int, quiet: bool, brief: bool) -> Iterator[Progress]:
         """A Progress that is closed on the way out."""
-        progress = cls(name, step, last=last, quiet=quiet)
+        progress = cls(name, step, last=last, quiet=quiet, brief=brief)
         with progress._bar:
             yield progress
 
@@ -49,9 +55,16 @@ class Progress:
         """The measures of an epoch that has ended."""
         shown = _in_short(metrics)
         self._bar.set_postfix(shown)
-        if self._bar.disable and not self._quiet:
+        if self._bar.disable and not self._quiet and self._may_speak():
             words = ", ".join(f"{key} {value}" for key, value in shown.items())
             print(f"{self._name}: epoch {step.epoch}: {words}{self._time_left(step)}", file=sys.stderr, flush=True)
+
+    def _may_speak(self) -> bool:
+        """Whether a line is due now."""
+        if self._brief and time.monotonic() - self._said < SECONDS_BETWEEN_LINES:
+            return False
+        self._said = time.monotonic()
+        return True
 
     def _time_left(self, step: Step) -> str:
         """About how long it will take to the end, in words."""

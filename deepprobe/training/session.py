@@ -53,6 +53,7 @@ def train(
     start: Checkpoint | None = None,
     keep: Sequence[str] = (),
     quiet: bool = False,
+    brief: bool = False,
 ) -> Run:
     """Train a classifier and measure it; a run that was stopped goes on where its last checkpoint is.
 
@@ -85,6 +86,7 @@ def train(
             that are not in it start afresh.
         keep: Points in training, such as "0it" and "500it", whose checkpoints stay whatever else is removed.
         quiet: Show no progress.
+        brief: Show little, as where this is one training of many.
 
     Returns:
         The run, its status ``complete``, or ``diverged`` where the loss or a weight became NaN or infinite.
@@ -100,7 +102,7 @@ def train(
         KeyboardInterrupt: After Ctrl-C or SIGTERM, when a checkpoint has been written.
     """
     config = TrainConfig() if config is None else config
-    device = _device(config.device)
+    device = device_named(config.device)
     identity = {"model": describe_network(model), "data": describe_data(train_set), "training": config.identity()}
     with process_group(device) as ranks:
         if is_pair(train_set):
@@ -136,7 +138,7 @@ def train(
                 run.set_status(status, message)
             if status not in FINAL:
                 with following(run, trackers if ranks.is_main else ()):
-                    loop.run_to_the_end(quiet=quiet)
+                    loop.run_to_the_end(quiet=quiet, brief=brief)
     if run.status == "diverged" and config.on_nonfinite == "raise":
         raise NonFiniteError(run.message)
     return run
@@ -164,7 +166,7 @@ def _steps(points: Sequence[str], iterations_per_epoch: int, *, config: TrainCon
     return frozenset(found.values())
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
     """The device of that name; ConfigError if it is not there, or not for all processes of this machine."""
     if name.startswith("cuda:") and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
         raise ConfigError(f"device={name!r}: all processes of torchrun would take this one GPU; say 'cuda' or 'auto'")

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from deepprobe.errors import RunError, UnknownNameError, nearest
-from deepprobe.records.frame import TIDY
+from deepprobe.records.frame import TIDY, wide
 from deepprobe.runs.atomic import make_folder
 from deepprobe.runs.difference import difference
 from deepprobe.runs.folder import open_run, state_of
@@ -115,6 +115,15 @@ class Experiment:
         parts = [part for part in parts if len(part)]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
+    def layers(self) -> pd.DataFrame:
+        """One row a layer call, step and run: what was probed, as a run's ``layers``, with branch and density."""
+        records = self.records()
+        which = records.drop_duplicates("run").set_index("run")
+        table = wide(records)
+        own = {name: table["run"].map(which[name]) for name in ("branch", "density")}
+        order = [*_WHICH, "density", *(c for c in table.columns if c not in _WHICH)]
+        return table.assign(**own)[order]
+
     def densities(self) -> pd.DataFrame:
         """Kept weights of each layer in each run, from the masks.
 
@@ -184,11 +193,13 @@ class Experiment:
 
 
 def create_experiment(out: Path | str, *, config: Mapping[str, Any], identity: Mapping[str, Any]) -> Experiment:
-    """Make the folder of an experiment, or open the one that is there if it is of the same configuration.
+    """Make the folder of an experiment, or open the one that is there if it is of the same identity.
+
+    An experiment may so be asked for again with more seeds, rounds or controls, where these are not of its identity.
 
     Args:
         out: The folder; made where it is missing.
-        config: The resolved configuration; plain values.
+        config: The resolved configuration; plain values. The one asked for last is kept.
         identity: What makes this configuration another one, defaults left out; plain values.
 
     Returns:
@@ -200,12 +211,17 @@ def create_experiment(out: Path | str, *, config: Mapping[str, Any], identity: M
     """
     path = Path(out).resolve()
     make_folder(path)
+    content = {"format": FORMAT, "config": dict(config), "identity": dict(identity)}
     if not (path / EXPERIMENT).exists():
-        _make(path, {"format": FORMAT, "config": dict(config), "identity": dict(identity)})
+        _make(path, content)
     experiment = Experiment(path)
     differs = difference(experiment.identity, identity)
     if differs:
         raise RunError(f"{path} holds an experiment of another configuration ({differs}); choose another folder")
+    if difference(experiment.config, config):
+        with locked(path):
+            write_sealed(path / EXPERIMENT, content)
+        experiment = Experiment(path)
     return experiment
 
 

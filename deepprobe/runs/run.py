@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -30,7 +31,8 @@ RECORDS = "records.sqlite"
 CONFIG, IDENTITY, PROVENANCE = "config.json", "identity.json", "provenance.json"
 FINAL = ("complete", "diverged")
 OF_STEPS = "*/step-*"
-"""Files of a run that are written once a step, spectra and checkpoints: not the run's until they are listed."""
+"""Files of a run that are written once a step, such as spectra and checkpoints: not the run's until they are listed."""
+_OF_STEP = re.compile(r"[^/]+/step-(\d{8,12})\.[a-z]+\Z")
 
 
 class Run(ABC):
@@ -279,9 +281,9 @@ class FolderRun(Run):
             remove_file(self.path / name)
 
     def rewind(self, step: int) -> None:
-        """Go back to what the run was at a step: later records and spectra go, and so does what was never listed.
+        """Go back to what the run was at a step: later records and files go, and so does what was never listed.
 
-        Killed processes leave files aside, and spectra or checkpoints that were written but not yet listed.
+        Killed processes leave files aside, and files of steps that were written but not yet listed.
 
         Args:
             step: Last step to keep; -1 keeps nothing.
@@ -292,7 +294,7 @@ class FolderRun(Run):
         remove_leftovers(self.path)
         delete_after(self.path / RECORDS, step)
         written = {path.relative_to(self.path).as_posix() for path in self.path.glob(OF_STEPS)}
-        late = {file_of_step(s) for s in self.steps_probed() if s > step}
+        late = {name for name in self._manifest.files if step_of(name) > step}
         self.forget(*sorted(late | (written - set(self._manifest.files))))
 
     def difference(self, identity: Mapping[str, Any]) -> str:
@@ -310,6 +312,12 @@ class FolderRun(Run):
         """Write a manifest, then remember it."""
         manifest.write(self.path)
         self._manifest = manifest
+
+
+def step_of(name: str) -> int:
+    """The step that the name of a file of a run says; -1 where it says none."""
+    match = _OF_STEP.match(name)
+    return int(match[1]) if match else -1
 
 
 def _known(status: str) -> str:

@@ -12,7 +12,8 @@ DeepprobeError
 ├── MissingPackageError  (ImportError)        something asked for needs a package that an extra installs
 ├── NonFiniteError       (ArithmeticError)    training met NaN or infinity
 ├── OutOfMemoryError     (MemoryError)        a device has too little memory for a step of training
-└── RankLostError        (RuntimeError)       another process that trains the same network ended
+├── RankLostError        (RuntimeError)       another process that trains the same network ended
+└── SweepError           (RuntimeError)       some tasks of a sweep failed
 """
 
 from __future__ import annotations
@@ -74,6 +75,10 @@ class OutOfMemoryError(DeepprobeError, MemoryError):
 
 class RankLostError(DeepprobeError, RuntimeError):
     """Another process that trains the same network ended; its own message says why."""
+
+
+class SweepError(DeepprobeError, RuntimeError):
+    """Some tasks of a sweep failed; the message says which and why, and how many were done."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

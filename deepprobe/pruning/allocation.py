@@ -1,13 +1,15 @@
 """Allocation: how many weights stay, of the whole network or of each layer, in exact rational numbers.
 
-After r rounds that each prune the share p of what is left, round(N (1 − p)^r) of the N weights stay, so that rounding
-errors never add up; layer by layer round(N_l (1 − p · rate_l)^r). Halves are rounded to even.
+After rounds that prune the shares p₁ … p_r of what is left, round(N Π (1 − pᵢ)) of the N weights stay, so that rounding
+errors never add up; layer by layer round(N_l Π (1 − pᵢ · rate_l)). Halves are rounded to even.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import pairwise
+from math import prod
 from numbers import Rational
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ from deepprobe.errors import ConfigError, nearest
 from deepprobe.pruning.prunable import rates_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from deepprobe.pruning.masks import Masks
 
 ALLOCATIONS = ("global", "layerwise")
@@ -43,10 +47,27 @@ def exact(number: float | str | Rational, *, what: str = "fraction") -> Fraction
     return found
 
 
+def shares_of(densities: Sequence[float | str | Rational]) -> list[Fraction]:
+    """What each round prunes of the weights that are left, for densities that are to be reached one after the other.
+
+    Raises:
+        ConfigError: If a density does not lie between 0 and 1, or is not below the one before.
+
+    Example:
+        >>> shares_of([0.5, 0.1])
+        [Fraction(1, 2), Fraction(4, 5)]
+    """
+    wanted = [Fraction(1), *(exact(density, what="density") for density in densities)]
+    for number, (before, after) in enumerate(pairwise(wanted), start=1):
+        if after >= before:
+            shown = [float(density) for density in wanted[1:]]
+            raise ConfigError(f"densities={shown}: number {number} is not below the one before")
+    return [1 - after / before for before, after in pairwise(wanted)]
+
+
 def kept_after(
     sizes: Mapping[str, int],
-    fraction: float | str | Rational,
-    rounds: int = 1,
+    shares: Sequence[float | str | Rational],
     *,
     allocation: str = "global",
     rates: Mapping[str, float] | None = None,
@@ -55,8 +76,7 @@ def kept_after(
 
     Args:
         sizes: Weights of each parameter that are kept before the first of the rounds.
-        fraction: What each round prunes of what is left; for a density d, 1 - d in one round.
-        rounds: How many there are.
+        shares: What each round prunes of what is left, one number a round; for a density d, ``[1 - d]``.
         allocation: ``global``, or ``layerwise``: the same share of each parameter.
         rates: Only layerwise: glob over layer names, or ``output`` for the last layer, to the factor on the share, as
             0.5 for an output layer that is pruned at half the rate.
@@ -65,28 +85,28 @@ def kept_after(
         One number for all parameters, or one for each.
 
     Raises:
-        ConfigError: If the allocation is neither, the fraction does not lie between 0 and 1, rates come with a global
-            allocation, or a rate times the fraction is 1 or more.
+        ConfigError: If the allocation is neither, a share does not lie between 0 and 1, rates come with a global
+            allocation, or a rate times a share is 1 or more.
         UnknownNameError: If a rate matches no layer.
 
     Example:
-        >>> kept_after({"fc1.weight": 235_200, "fc2.weight": 30_000, "fc3.weight": 1_000}, 0.2, 7)
+        >>> kept_after({"fc1.weight": 235_200, "fc2.weight": 30_000, "fc3.weight": 1_000}, [0.2] * 7)
         55826
     """
-    share = exact(fraction)
+    pruned = [exact(share) for share in shares]
     if allocation not in ALLOCATIONS:
         raise ConfigError(f"allocation={allocation!r} is not an allocation: {nearest(str(allocation), ALLOCATIONS)}")
     if allocation == "global":
         if rates:
             raise ConfigError(f"rates={dict(rates)} need allocation='layerwise': a global selection has one share")
-        return round(sum(sizes.values()) * (1 - share) ** rounds)
+        return round(sum(sizes.values()) * prod(1 - share for share in pruned))
     factors = {name: Fraction(str(rate)) for name, rate in rates_of(list(sizes), rates or {}).items()}
     for name, rate in factors.items():
-        if rate * share >= 1:
+        if rate * max(pruned, default=0) >= 1:
             raise ConfigError(
-                f"rates: {name} at {float(rate):g} times the fraction {float(share):g} would lose every weight"
+                f"rates: {name} at {float(rate):g} times the fraction {float(max(pruned)):g} would lose every weight"
             )
-    return {name: round(n * (1 - share * factors[name]) ** rounds) for name, n in sizes.items()}
+    return {name: round(n * prod(1 - share * factors[name] for share in pruned)) for name, n in sizes.items()}
 
 
 def to_remove(masks: Masks, kept: int | Mapping[str, int]) -> int | dict[str, int]:

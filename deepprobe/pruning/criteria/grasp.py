@@ -2,7 +2,7 @@
 
 Wang, Zhang & Grosse (2020), "Picking winning tickets before training by preserving gradient flow". Without a
 weight w, ‖g‖² changes by about 2 S with S = −w · (H g), where g is the gradient and H the Hessian of the loss over the
-prunable weights. Those with the highest S go first: without them the gradient grows. So the score here is −S, w · (H g),
+prunable weights. Those with the highest S go first: without them the gradient grows. So the score is −S = w · (H g),
 negative where a weight is in the way.
 
 The logits are divided by a temperature, 200 in the paper, which makes the softmax of an untrained network flat.

@@ -1,7 +1,7 @@
 """SynFlow: the share of each weight in what flows through the network, without data.
 
 Tanaka, Kunin, Yamins & Ganguli (2020), "Pruning neural networks without any data by iteratively conserving synaptic
-flow", algorithm 1: R is the sum of the outputs for an input of ones with the absolute value in place of every weight, and
+flow", algorithm 1: R is the sum of the outputs for an input of ones with absolute values in place of all weights, and
 the score of w is |w| · ∂R/∂|w|. The scores of every layer that all paths pass add up to R, so that none is emptied
 before the others – if the weights go in many small steps (they take 100), between which they are scored anew.
 

@@ -1,5 +1,33 @@
 """Pruning: masks, criteria, rewinding, and lottery-ticket experiments made of them."""
 
+from deepprobe.pruning.config import LotteryConfig
+from deepprobe.pruning.connectivity import error_barrier, linear_path
+from deepprobe.pruning.controls import random_masks, shuffled_masks
+from deepprobe.pruning.criteria import CRITERIA, Criterion, Subject
+from deepprobe.pruning.early_bird import EarlyBirdCallback
+from deepprobe.pruning.lottery import lottery_tasks, run_lottery
 from deepprobe.pruning.masks import Masks
+from deepprobe.pruning.rewinding import rewind
+from deepprobe.pruning.sources import Splits
+from deepprobe.pruning.tasks import Engine, Task
+from deepprobe.pruning.ticket import export_ticket
 
-__all__ = ["Masks"]
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "EarlyBirdCallback",
+    "Engine",
+    "LotteryConfig",
+    "Masks",
+    "Splits",
+    "Subject",
+    "Task",
+    "error_barrier",
+    "export_ticket",
+    "linear_path",
+    "lottery_tasks",
+    "random_masks",
+    "rewind",
+    "run_lottery",
+    "shuffled_masks",
+]

@@ -166,16 +166,16 @@ class Masks(Mapping[str, "torch.Tensor"]):
         for name, parameter in self.parameters_of(model).items():
             parameter.masked_fill_(~self._masks[name].to(parameter.device), 0)
 
-    def attach(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> RemovableHandle:
+    def attach(self, optimizer: torch.optim.Optimizer, model: nn.Module, *, clear: bool = True) -> RemovableHandle:
         """Keep removed weights at zero through every step of an optimizer, until the handle is removed.
 
         The weights are multiplied by the masks after each step, in one call for all layers. Masking gradients instead
-        would not do: momentum and Adam move a weight that has no gradient. What the optimizer remembers of removed
-        weights is set to zero here, once.
+        would not do: momentum and Adam move a weight that has no gradient.
 
         Args:
             optimizer: Trains the model.
             model: The network, its weights on the device where it trains; removed weights become zero now.
+            clear: Whether to set to zero, now, what the optimizer remembers of removed weights.
 
         Returns:
             A handle with ``remove()``, which is also a context manager.
@@ -192,7 +192,8 @@ class Masks(Mapping[str, "torch.Tensor"]):
                 "make it from the parameters of the model that is pruned"
             )
         self.apply(model)
-        self.clear(optimizer, model)
+        if clear:
+            self.clear(optimizer, model)
         factors = {name: torch.empty_like(p).copy_(self._masks[name]) for name, p in self._thinned(parameters)}
         weights: list[Tensor] = [parameters[name] for name in factors]
         values = list(factors.values())  # float masks: bool ones leave the fast path and cost four times as much

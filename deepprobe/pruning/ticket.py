@@ -1,0 +1,94 @@
+"""A ticket as one file that loads into a plain PyTorch model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from deepprobe.errors import RunError
+from deepprobe.pruning.branch import run_name
+from deepprobe.pruning.rewinding import Rewinding
+from deepprobe.runs import FolderRun, open_run
+from deepprobe.runs.atomic import write_bytes
+from deepprobe.runs.experiment import TICKET, Experiment, open_experiment
+from deepprobe.runs.manifest import MANIFEST
+from deepprobe.runs.masks import MASKS, read_masks
+from deepprobe.training.checkpoint import Checkpoint, load_checkpoint
+from deepprobe.training.checkpoints import FOLDER, file_of_step
+
+
+def export_ticket(
+    experiment: Experiment | Path | str,
+    path: Path | str,
+    *,
+    seed: int,
+    round: int,
+    branch: str = TICKET,
+    trained: bool = False,
+) -> None:
+    """Write the weights of a ticket, removed ones zero, as a safetensors file.
+
+    ``model.load_state_dict(safetensors.torch.load_file(path))`` puts it into a network of the same architecture,
+    without deepprobe; the masks are where its kernels are not zero. The metadata name model, seed, round, branch and
+    density.
+
+    Args:
+        experiment: The experiment, or its folder.
+        path: The file, by custom ``.safetensors``.
+        seed: Which seed.
+        round: Which round.
+        branch: ``ticket``, or a control.
+        trained: The weights after training; by default those that a ticket is trained from: the initial ones, or those
+            of the step that it was rewound to.
+
+    Raises:
+        RunError: If there is no such run, it is not complete, is damaged, or the file cannot be written; or, for
+            weights before training, if the branch is not the ticket or the experiment does not rewind weights.
+    """
+    experiment = experiment if isinstance(experiment, Experiment) else open_experiment(experiment)
+    run = _run(experiment, run_name(seed, round, branch))
+    source = _last(run) if trained else _start(experiment, seed, branch)
+    weights = {name: tensor.clone().contiguous() for name, tensor in source.weights.items()}
+    kept, size = 0, 0
+    for name, mask in read_masks(run.check(MASKS)).items():
+        weights[name].masked_fill_(~torch.from_numpy(mask), 0)
+        kept, size = kept + int(mask.sum()), size + mask.size
+    metadata = {
+        "deepprobe_config": json.dumps(source.deepprobe_config),
+        "deepprobe_ticket": json.dumps(
+            {"seed": seed, "round": round, "branch": branch, "trained": trained, "n_kept": kept, "n_weights": size}
+        ),
+    }
+    write_bytes(Path(path), save(weights, metadata=metadata))
+
+
+def _run(experiment: Experiment, name: str) -> FolderRun:
+    """A run that is complete."""
+    if not (experiment.path / name / MANIFEST).is_file():
+        there = experiment.runs()["run"].tolist()
+        raise RunError(f"{experiment.path} has no run {name!r}; it has {', '.join(there[:8]) or 'none yet'}")
+    run = open_run(experiment.path / name)
+    if run.status != "complete":
+        raise RunError(f"{run.path} is {run.status}; a ticket is exported when its training is complete")
+    return run
+
+
+def _last(run: FolderRun) -> Checkpoint:
+    """The trained weights."""
+    return load_checkpoint(run.check(run.files(FOLDER)[-1]))
+
+
+def _start(experiment: Experiment, seed: int, branch: str) -> Checkpoint:
+    """The weights that a ticket is trained from, not yet masked."""
+    rewinding = Rewinding.parse(str(experiment.config["lottery"]["rewind"]))
+    if rewinding.kind != "weights" or branch != TICKET:
+        raise RunError(
+            f"branch {branch!r} with rewind={experiment.config['lottery']['rewind']!r} has no weights of its own from "
+            "before training that are kept; export the trained ones (trained=True)"
+        )
+    dense = _run(experiment, run_name(seed, 0, TICKET))
+    length = (_last(dense).training or {})["iterations_per_epoch"]
+    return load_checkpoint(dense.check(file_of_step(rewinding.point.iterations_in(length))))

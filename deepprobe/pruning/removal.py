@@ -78,33 +78,21 @@ def prune(
     before = _masks_of(model, masks, protect)
     kept = kept_after(before.counts, [fraction], allocation=allocation, rates=rates)
     subject = Subject(model, before, initial, _list_of(batches), seed)
-    after = _removed(subject, criterion, kept, n_iterations)
+    after = removed(subject, criterion, kept, n_iterations=n_iterations)
     warn_of_collapse(before, after, stacklevel=2)
     return after
 
 
-def prune_to(
-    model: nn.Module,
-    criterion: str | Criterion,
-    kept: int | Mapping[str, int],
-    *,
-    masks: Masks,
-    initial: Mapping[str, Tensor] | None = None,
-    batches: Any = (),
-    n_iterations: int | None = None,
-    seed: int = 0,
+def removed(
+    subject: Subject, criterion: str | Criterion, kept: int | Mapping[str, int], *, n_iterations: int | None = None
 ) -> Masks:
-    """Remove weights until exactly so many are left: ``prune`` for a number instead of a share.
+    """Masks with exactly so many weights kept, applied to the model: ``prune`` for a number instead of a share.
 
     Args:
-        model: As in ``prune``.
+        subject: The network and what is kept so far; if anything fails its kept weights are as before.
         criterion: As in ``prune``.
         kept: Weights that are to be left, of all layers or of each parameter, as from ``kept_after``.
-        masks: What is kept so far.
-        initial: As in ``prune``.
-        batches: As in ``prune``.
         n_iterations: As in ``prune``.
-        seed: As in ``prune``.
 
     Returns:
         The new masks.
@@ -114,36 +102,7 @@ def prune_to(
         UnknownNameError: If there is no such criterion.
         ShapeError: If masks, initial weights or scores are of another network.
         NonFiniteError: If a score is NaN.
-
-    Warns:
-        LayerCollapseWarning: If a layer is left with fewer weights than outputs.
     """
-    after = _removed(Subject(model, masks, initial, _list_of(batches), seed), criterion, kept, n_iterations)
-    warn_of_collapse(masks, after, stacklevel=2)
-    return after
-
-
-def _masks_of(model: nn.Module, masks: Masks | None, protect: Sequence[str]) -> Masks:
-    """What is kept so far; an error if it covers a protected layer."""
-    if masks is None:
-        return Masks.dense(model, protect=protect)
-    masks.parameters_of(model)
-    spared = prunable(model).keys() - prunable(model, protect=protect).keys() if protect else set()
-    covered = [name for name in masks if name in spared]
-    if covered:
-        raise ConfigError(f"protect={list(protect)} names {', '.join(covered)}, which the masks cover")
-    return masks
-
-
-def _list_of(batches: Any) -> list[Any]:
-    """One pair, or several batches, as a list."""
-    return list(as_batches(batches))
-
-
-def _removed(
-    subject: Subject, criterion: str | Criterion, kept: int | Mapping[str, int], n_iterations: int | None
-) -> Masks:
-    """Masks with exactly so many kept, applied to the model; its weights are as before if that fails."""
     score, n_steps = criterion_of(criterion), _steps(criterion, n_iterations)
     masks, start = subject.masks, subject.masks.counts
     to_remove(masks, kept)
@@ -161,6 +120,23 @@ def _removed(
         raise
     masks.apply(subject.model)
     return masks
+
+
+def _masks_of(model: nn.Module, masks: Masks | None, protect: Sequence[str]) -> Masks:
+    """What is kept so far; an error if it covers a protected layer."""
+    if masks is None:
+        return Masks.dense(model, protect=protect)
+    masks.parameters_of(model)
+    spared = prunable(model).keys() - prunable(model, protect=protect).keys() if protect else set()
+    covered = [name for name in masks if name in spared]
+    if covered:
+        raise ConfigError(f"protect={list(protect)} names {', '.join(covered)}, which the masks cover")
+    return masks
+
+
+def _list_of(batches: Any) -> list[Any]:
+    """One pair, or several batches, as a list."""
+    return list(as_batches(batches))
 
 
 def _steps(criterion: str | Criterion, n_iterations: int | None) -> int:

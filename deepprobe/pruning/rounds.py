@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepprobe.pruning.allocation import to_remove
-from deepprobe.pruning.criteria import CRITERIA, Subject
-from deepprobe.pruning.selection import lowest_removed
+from deepprobe.pruning.criteria import Subject
+from deepprobe.pruning.removal import removed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,4 +30,4 @@ def masks_after(
     sizes = {name: mask.numel() for name, mask in before.items()}
     kept = config.kept(sizes, number)
     subject = Subject(network, before, initial=initial, batches=batches, seed=seed)
-    return lowest_removed(CRITERIA[config.criterion](subject), before, to_remove(before, kept))
+    return removed(subject, config.criterion, kept)

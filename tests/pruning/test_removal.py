@@ -15,7 +15,7 @@ from deepprobe.pruning.collapse import LayerCollapseWarning, collapsed
 from deepprobe.pruning.criteria import CRITERIA, Subject
 from deepprobe.pruning.criteria.synflow import synflow
 from deepprobe.pruning.masks import Masks
-from deepprobe.pruning.removal import prune, prune_to
+from deepprobe.pruning.removal import prune, removed
 
 
 def net() -> nn.Sequential:
@@ -87,15 +87,15 @@ def test_rounds_protection_and_rates() -> None:
 
 def test_a_number_instead_of_a_share() -> None:
     model = net()
-    masks = prune_to(model, "magnitude", 1234, masks=Masks.dense(model))
+    masks = removed(Subject(model, Masks.dense(model)), "magnitude", 1234)
     assert masks.n_kept == 1234 == sum(int(model.state_dict()[name].count_nonzero()) for name in masks)
-    masks = prune_to(model, "synflow", {"0.weight": 30, "4.weight": 100}, masks=masks, batches=samples())
+    masks = removed(Subject(model, masks, batches=[samples()]), "synflow", {"0.weight": 30, "4.weight": 100})
     assert masks.counts["0.weight"] == 30
     assert masks.counts["4.weight"] == 100
     with pytest.raises(
         ConfigError, match="31 weights of 0.weight are to stay, but only 30 are kept".replace(".", r"\.")
     ):
-        prune_to(model, "magnitude", {"0.weight": 31}, masks=masks)
+        removed(Subject(model, masks), "magnitude", {"0.weight": 31})
 
 
 def test_synflow_in_steps_empties_no_layer_where_magnitude_does() -> None:

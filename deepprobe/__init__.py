@@ -29,15 +29,17 @@ if TYPE_CHECKING:
         weight_spectra,
         weight_table,
     )
+    from deepprobe.pruning import LotteryConfig, run_lottery
     from deepprobe.records.spectrum import Spectrum
     from deepprobe.reports import write_report
-    from deepprobe.runs import list_runs, open_run
+    from deepprobe.runs import list_runs, open_experiment, open_run
     from deepprobe.training import TrainConfig, train
 
 _HOME = {
     "DeepprobeError": "deepprobe.errors",
     "GradientCallback": "deepprobe.integrations",
     "InFlightCallback": "deepprobe.integrations",
+    "LotteryConfig": "deepprobe.pruning",
     "Probe": "deepprobe.probes",
     "ProbeCallback": "deepprobe.integrations",
     "Spectrum": "deepprobe.records.spectrum",
@@ -53,7 +55,9 @@ _HOME = {
     "list_models": "deepprobe.models",
     "list_runs": "deepprobe.runs",
     "load_dataset": "deepprobe.data",
+    "open_experiment": "deepprobe.runs",
     "open_run": "deepprobe.runs",
+    "run_lottery": "deepprobe.pruning",
     "spectra": "deepprobe.probes",
     "train": "deepprobe.training",
     "weight_spectra": "deepprobe.probes",
@@ -69,6 +73,7 @@ _ROOMS = (
     "measures",
     "models",
     "probes",
+    "pruning",
     "records",
     "reports",
     "runs",
@@ -79,6 +84,7 @@ __all__ = [
     "DeepprobeError",
     "GradientCallback",
     "InFlightCallback",
+    "LotteryConfig",
     "Probe",
     "ProbeCallback",
     "Spectrum",
@@ -94,7 +100,9 @@ __all__ = [
     "list_models",
     "list_runs",
     "load_dataset",
+    "open_experiment",
     "open_run",
+    "run_lottery",
     "spectra",
     "train",
     "weight_spectra",

@@ -1,12 +1,15 @@
 """Pruning: masks, criteria, rewinding, and lottery-ticket experiments made of them."""
 
+from deepprobe.pruning.collapse import LayerCollapseWarning
 from deepprobe.pruning.config import LotteryConfig
 from deepprobe.pruning.connectivity import error_barrier, linear_path
 from deepprobe.pruning.controls import random_masks, shuffled_masks
 from deepprobe.pruning.criteria import CRITERIA, Criterion, Subject
-from deepprobe.pruning.early_bird import EarlyBirdCallback
+from deepprobe.pruning.early_bird import EarlyBirdCallback, mask_distance
+from deepprobe.pruning.gradual import GradualPruningCallback
 from deepprobe.pruning.lottery import lottery_tasks, run_lottery
 from deepprobe.pruning.masks import Masks
+from deepprobe.pruning.removal import prune
 from deepprobe.pruning.rewinding import rewind
 from deepprobe.pruning.sources import Splits
 from deepprobe.pruning.tasks import Engine, Task
@@ -17,6 +20,8 @@ __all__ = [
     "Criterion",
     "EarlyBirdCallback",
     "Engine",
+    "GradualPruningCallback",
+    "LayerCollapseWarning",
     "LotteryConfig",
     "Masks",
     "Splits",
@@ -26,6 +31,8 @@ __all__ = [
     "export_ticket",
     "linear_path",
     "lottery_tasks",
+    "mask_distance",
+    "prune",
     "random_masks",
     "rewind",
     "run_lottery",

@@ -15,11 +15,14 @@ from deepprobe.distributed import process_group
 from deepprobe.errors import NonFiniteError, RunError
 from deepprobe.pruning.barrier import BarrierAtTheEnd
 from deepprobe.pruning.callbacks import ConditioningAtTheEnd, MaskedGradients, MaskedTraining, WithinEpochs
+from deepprobe.pruning.collapse import warn_of_collapse
 from deepprobe.pruning.config import LotteryConfig
 from deepprobe.pruning.controls import random_masks, shuffled_masks
+from deepprobe.pruning.criteria import Subject
+from deepprobe.pruning.gradual import GradualPruningCallback
 from deepprobe.pruning.masks import Masks
+from deepprobe.pruning.removal import removed
 from deepprobe.pruning.rewinding import masked
-from deepprobe.pruning.rounds import masks_after
 from deepprobe.pruning.sources import Sources
 from deepprobe.runs import FolderRun, open_run
 from deepprobe.runs.experiment import TICKET
@@ -159,7 +162,7 @@ class _Work:
     def _masks(self, number: int, network: nn.Module) -> Masks:
         """What a round keeps: what its run says, if that was begun; else found from the rounds before."""
         branch, config = self.branch, self.branch.config
-        if number == 0 or branch.name == "dense":
+        if number == 0 or branch.name == "dense" or self._is_gradual(number):
             return Masks.dense(network, protect=config.protect)
         kept = self._from_main(lambda: self._masks_in(run_name(branch.seed, number, branch.name)))
         if kept is not None:
@@ -193,17 +196,18 @@ class _Work:
         network.to(self.device)
         before = Masks({name: mask.to(self.device) for name, mask in before.items()})
         before.apply(network)
-        masks = masks_after(
-            network, before, config, number, initial=initial, batches=self._training_samples(),
-            seed=derive_seed(branch.seed, "criterion", number),
-        )  # fmt: skip
+        sizes = {name: mask.numel() for name, mask in before.items()}
+        seed = derive_seed(branch.seed, "criterion", number)
+        subject = Subject(network, before, initial, self._training_samples(), seed)
+        masks = removed(subject, config.criterion, config.kept(sizes, number))
+        warn_of_collapse(before, masks)
         found = self.ranks.broadcast(masks.arrays())
         return Masks.of_arrays(found, branch.sources.network(branch.seed, self.splits), origin="rank 0")
 
     def _start(self, number: int, masks: Masks) -> Checkpoint | None:
         """The state that the training begins from; None for the network as it is."""
         branch, rewinding = self.branch, self.branch.config.rewinding
-        if branch.name in ("reinit", "dense") or (branch.name == TICKET and number == 0):
+        if branch.name in ("reinit", "dense") or (branch.name == TICKET and number == 0) or self._is_gradual(number):
             return None
         if number == 0:  # a sibling of the dense network
             start = masked(self._early(), masks)
@@ -222,7 +226,9 @@ class _Work:
         branch = self.branch
         begins = 0 if start is None else int((start.training or {})["index"])
         found: list[Any] = [MaskedTraining(masks, start=begins)]
-        if config.clip_norm is not None:
+        if self._is_gradual(number):
+            found = [self._gradual(number)]
+        elif config.clip_norm is not None:
             found.append(MaskedGradients(masks, network))
         there = {split: data for split, data in held_out.items() if data is not None}
         if branch.config.evaluate_every != "1ep" and there:
@@ -245,11 +251,27 @@ class _Work:
             self.splits.train, device=self.device, n_samples=self.branch.config.criterion_samples, batch_size=256
         )
 
+    def _is_gradual(self, number: int) -> bool:
+        """Whether the network of a round is pruned while it trains."""
+        return self.branch.name == TICKET and number > 0 and self.branch.config.schedule == "gradual"
+
+    def _gradual(self, number: int) -> GradualPruningCallback:
+        """What prunes it."""
+        config = self.branch.config
+        return GradualPruningCallback(
+            config.gradual, fraction=config.shares(number), criterion=config.criterion, allocation=config.allocation,
+            rates=config.rates, protect=config.protect, batches=self._training_samples(),
+        )  # fmt: skip
+
     def _about(self, number: int, masks: Masks) -> dict[str, Any]:
-        """Which training of the experiment it is, and how much is kept."""
-        seed, branch = self.branch.seed, self.branch.name
+        """Which training of the experiment it is, and how much is kept in the end."""
+        kept: Any = masks.n_kept
+        if self._is_gradual(number):
+            kept = self.branch.config.kept({name: mask.numel() for name, mask in masks.items()}, number)
+            kept = kept if isinstance(kept, int) else sum(kept.values())
         return {
-            "seed": seed, "round": number, "branch": branch, "n_weights": masks.n_weights, "n_kept": masks.n_kept
+            "seed": self.branch.seed, "round": number, "branch": self.branch.name, "n_weights": masks.n_weights,
+            "n_kept": kept,
         }  # fmt: skip
 
     def _early(self) -> Checkpoint:

@@ -10,7 +10,8 @@ from pydantic.dataclasses import dataclass
 
 from deepprobe.errors import ConfigError, nearest
 from deepprobe.pruning.allocation import kept_after, shares_of
-from deepprobe.pruning.criteria import BEFORE_TRAINING, CRITERIA
+from deepprobe.pruning.criteria import BEFORE_TRAINING, CRITERIA, NEEDS_INITIAL
+from deepprobe.pruning.gradual import CubicSchedule
 from deepprobe.pruning.rewinding import Rewinding
 from deepprobe.records.step import parse_schedule
 from deepprobe.training.config import TrainConfig, telling_config_errors
@@ -93,8 +94,24 @@ class LotteryConfig:
         if self.control_rounds is not None and max(self.control_rounds, default=0) > self.n_rounds:
             raise ConfigError(f"control_rounds={self.control_rounds}: there are rounds 1 … {self.n_rounds}")
         if (self.schedule == "gradual") != bool(self.gradual):
-            raise ConfigError(f"schedule={self.schedule!r}, gradual={self.gradual!r}: each needs the other")
+            raise ConfigError(
+                f"schedule={self.schedule!r}, gradual={self.gradual!r}: the schedule 'gradual' says from when to when, "
+                "and how often: gradual='1ep..5ep/100it'; others have none"
+            )
+        if self.schedule == "gradual":
+            self._check_gradual()
         return self
+
+    def _check_gradual(self) -> None:
+        """ConfigError where one training that prunes along the way has no such thing."""
+        CubicSchedule.parse(self.gradual)
+        if self.rewinding != Rewinding("weights") or "sibling" in self.controls:
+            raise ConfigError(
+                f"schedule='gradual' trains each network from the start and rewinds nothing, and has no sibling; here "
+                f"rewind={self.rewind!r} and controls={list(self.controls)}"
+            )
+        if self.criterion in NEEDS_INITIAL:
+            raise ConfigError(f"criterion={self.criterion!r} cannot be used while the network trains; try 'magnitude'")
 
     @property
     def rewinding(self) -> Rewinding:
@@ -113,8 +130,11 @@ class LotteryConfig:
 
     def kept(self, sizes: Mapping[str, int], number: int) -> int | dict[str, int]:
         """How many weights a round keeps, of parameters of these sizes: of all together, or of each."""
-        shares = [self.prune] * number if self.densities is None else shares_of(self.densities[:number])
-        return kept_after(sizes, shares, allocation=self.allocation, rates=self.rates)
+        return kept_after(sizes, self.shares(number), allocation=self.allocation, rates=self.rates)
+
+    def shares(self, number: int) -> list[Any]:
+        """What each round up to this one removes of what is left."""
+        return [self.prune] * number if self.densities is None else list(shares_of(self.densities[:number]))
 
     def rounds_of(self, branch: str) -> list[int]:
         """Rounds in which a branch is trained, ascending."""

@@ -28,6 +28,7 @@ def loaded_by(*arguments: str) -> set[str]:
         ("-m", "deepprobe", "--help"),
         ("-m", "deepprobe", "probe", "--help"),
         ("-m", "deepprobe", "train", "--help"),
+        ("-m", "deepprobe", "lottery", "--help"),
         ("-m", "deepprobe", "report", "--help"),
     ],
     ids=" ".join,

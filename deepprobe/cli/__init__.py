@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 VERBS = {
     "probe": "condition numbers and spectra of every layer of one network",
     "train": "train networks, with probes along the way; complete runs are skipped",
+    "lottery": "lottery tickets: train, prune, rewind, again, beside controls; a table and a page of it all",
+    "ticket": "one ticket of an experiment as a file for plain PyTorch",
     "report": "one HTML page from runs",
     "models": "the networks that can be named",
     "runs": "the runs in a folder",
@@ -36,6 +38,7 @@ examples:
   deepprobe train plainnet56 resnet56 --data digits --epochs 8 --probe-every 1ep --out runs
   deepprobe train --resume runs
   deepprobe report runs --html report.html
+  deepprobe lottery lenet300_100 --data digits --rounds 5 --controls reinit --out tickets
 
 deepprobe VERB --help says what a verb takes; deepprobe --version says the version.
 """

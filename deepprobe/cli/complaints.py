@@ -51,7 +51,7 @@ def told_in_options(job: Job) -> Iterator[None]:
 def in_options(text: str, cls: type[DataclassInstance]) -> str:
     """A complaint about settings, with the names that they have on the command line."""
     names = "|".join(f.name for f in fields(cls))
-    return re.sub(rf"(?<![\w.-])({names})([=:])", _as_option, text.removeprefix("TrainConfig: "))
+    return re.sub(rf"(?<![\w.'-])({names})([=:])", _as_option, text.removeprefix("TrainConfig: "))
 
 
 def _as_option(match: re.Match[str]) -> str:

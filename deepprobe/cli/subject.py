@@ -38,18 +38,35 @@ def model_options(words: tuple[str, ...]) -> dict[str, Any]:
         >>> model_options(("shortcut=B", "init_gain=0.5", "batch_norm=false"))
         {'shortcut': 'B', 'init_gain': 0.5, 'batch_norm': False}
     """
-    options: dict[str, Any] = {}
+    options = read_values(words, option="model-options", example="shortcut=B")
+    for name in options:
+        if name in ELSEWHERE:
+            word = next(word for word in words if word.partition("=")[0] == name)
+            raise ConfigError(f"--model-options {word!r}: {name} is set by {ELSEWHERE[name]}")
+    return options
+
+
+def read_values(words: tuple[str, ...], *, option: str, example: str) -> dict[str, Any]:
+    """Names and values from words such as ``shortcut=B`` and ``widths=[16,32]``.
+
+    Args:
+        words: ``name=value``; a value is read as TOML where it is TOML, else as text.
+        option: Where the words were given, for the message.
+        example: Such a word, for the message.
+
+    Raises:
+        ConfigError: If a word has no ``=``, or its name is none.
+    """
+    found: dict[str, Any] = {}
     for word in words:
         name, sign, value = word.partition("=")
         if not sign or not name.isidentifier():
-            raise ConfigError(f"--model-options {word!r}: write name=value, for example shortcut=B")
-        if name in ELSEWHERE:
-            raise ConfigError(f"--model-options {word!r}: {name} is set by {ELSEWHERE[name]}")
+            raise ConfigError(f"--{option} {word!r}: write name=value, for example {example}")
         try:
-            options[name] = tomllib.loads(f"value = {value}")["value"]
+            found[name] = tomllib.loads(f"value = {value}")["value"]
         except (tomllib.TOMLDecodeError, RecursionError):
-            options[name] = value
-    return options
+            found[name] = value
+    return found
 
 
 class DataOptions(Protocol):

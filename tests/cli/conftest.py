@@ -7,14 +7,15 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from deepprobe.cli import train
+from deepprobe.cli import lottery_tasks, train
 
 
 @pytest.fixture(autouse=True, scope="package")
 def _keep_denormals() -> Iterator[None]:
     """Training from the command line flushes denormals for its whole process, which here is that of other tests too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "flush_denormals", lambda: None)
+        for module in (train, lottery_tasks):
+            patch.setattr(module, "flush_denormals", lambda: None)
         yield
 
 

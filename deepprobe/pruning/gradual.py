@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from deepprobe.errors import ConfigError
 from deepprobe.pruning.allocation import exact, kept_after
 from deepprobe.pruning.callbacks import MaskedGradients
+from deepprobe.pruning.collapse import warn_of_collapse
 from deepprobe.pruning.criteria import CRITERIA, NEEDS_BATCHES, NEEDS_INITIAL, Subject, criterion_of
 from deepprobe.pruning.masks import Masks
 from deepprobe.pruning.removal import removed
@@ -184,7 +185,10 @@ class GradualPruningCallback:
 
     def __call__(self, context: Context) -> None:
         """Remove what the schedule says, on all ranks what rank 0 finds."""
-        found = self._pruned(context)
+        assert self.masks is not None
+        found = self._pruned(context, self.masks)
+        if context.ranks.is_main:
+            warn_of_collapse(self.masks, found, stacklevel=2)
         masks = Masks.of_arrays(context.ranks.broadcast(found.arrays()), context.model, origin="rank 0")
         context.ranks.copy_from_main(p.detach() for p in masks.parameters_of(context.model).values())
         self._hold(masks, context, clear=True)
@@ -202,17 +206,16 @@ class GradualPruningCallback:
         if self._gradients is not None:
             self._gradients.on_gradients()
 
-    def _pruned(self, context: Context) -> Masks:
-        """The masks of this step."""
-        assert self.masks is not None
-        share, sizes = self.schedule.share(context.step), {name: mask.numel() for name, mask in self.masks.items()}
+    def _pruned(self, context: Context, before: Masks) -> Masks:
+        """The masks of this step, from those before it."""
+        share, sizes = self.schedule.share(context.step), {name: mask.numel() for name, mask in before.items()}
         kept: int | dict[str, int]
         if isinstance(self._final, int):
             kept = _on_the_way(sum(sizes.values()), self._final, share)
         else:
             kept = {name: _on_the_way(n, self._final[name], share) for name, n in sizes.items()}
         seed = derive_seed(context.seed, "gradual", context.step.index)
-        return removed(Subject(context.model, self.masks, batches=self.batches, seed=seed), self.criterion, kept)
+        return removed(Subject(context.model, before, batches=self.batches, seed=seed), self.criterion, kept)
 
     def _hold(self, masks: Masks, context: Context, *, clear: bool) -> None:
         """Put masks in force in place of those before."""

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "deepprobe"
 
 LEVELS = {
     "errors": -1,  # every room may raise them
-    "records": 0, "seeding": 0, "distributed": 0,
+    "records": 0, "seeding": 0, "distributed": 0, "extras": 0,
     "linalg": 1, "models": 1, "data": 1, "runs": 1,
     "hooks": 2, "measures": 2,
     "probes": 3, "training": 3,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from deepprobe.integrations.adapter import Adapter
-from deepprobe.integrations.extras import missing
+from deepprobe.extras import missing
 
 try:
     from transformers import TrainerCallback

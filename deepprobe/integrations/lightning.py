@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from deepprobe.integrations.adapter import Adapter
-from deepprobe.integrations.extras import missing
+from deepprobe.extras import missing
 
 try:
     from lightning.pytorch import Callback

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepprobe.errors import ConfigError
 from deepprobe.integrations.engines.sweep import Failure, WorkerLostError, attempt, drive
-from deepprobe.integrations.extras import module_of_extra
+from deepprobe.extras import module_of_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

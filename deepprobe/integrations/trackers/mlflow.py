@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepprobe.integrations.extras import module_of_extra
+from deepprobe.extras import module_of_extra
 from deepprobe.integrations.trackers.scalars import LAYER_MEASURES, clean, identity, scalars, settings
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepprobe.integrations.extras import module_of_extra
+from deepprobe.extras import module_of_extra
 from deepprobe.integrations.trackers.scalars import LAYER_MEASURES, clean, scalars
 
 if TYPE_CHECKING:

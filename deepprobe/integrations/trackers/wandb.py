@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from deepprobe.integrations.extras import module_of_extra
+from deepprobe.extras import module_of_extra
 from deepprobe.integrations.trackers.scalars import LAYER_MEASURES, identity, scalars
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deepprobe.integrations.adapter import Adapter
 from deepprobe.extras import missing
+from deepprobe.integrations.adapter import Adapter
 
 try:
     from transformers import TrainerCallback

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from deepprobe.integrations.adapter import Adapter
 from deepprobe.extras import missing
+from deepprobe.integrations.adapter import Adapter
 
 try:
     from lightning.pytorch import Callback

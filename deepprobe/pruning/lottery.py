@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from deepprobe.pruning.tasks import Task
 from deepprobe.runs.experiment import TICKET, create_experiment, open_experiment
 from deepprobe.training.provenance import describe_data, describe_network
 from deepprobe.training.session import device_named
+from deepprobe.training.stream import is_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,6 +199,23 @@ def _checked(sources: Sources, splits: Splits, config: LotteryConfig) -> dict[st
         )
     if "reinit" in config.controls:
         sources.network_anew(seed, splits)
+    _check_point(splits, config)
     described = describe_network(network)
     described.pop("seed", None)
     return {"model": described, "data": describe_data(splits.train), "lottery": config.identity()}
+
+
+def _check_point(splits: Splits, config: LotteryConfig) -> None:
+    """ConfigError if the point to rewind to is not before the end of training."""
+    training, data = config.training, splits.train
+    if is_pair(data):
+        share = training.validation_share if splits.validation is None else 0.0
+        per_epoch = -(-round(len(data[0]) * (1 - share)) // training.batch_size)
+    else:
+        per_epoch = len(data) if isinstance(data, Sized) else 0  # what has no length is refused by ``train``
+    last = training.epochs * per_epoch
+    if 0 < last <= config.rewinding.point.iterations_in(per_epoch):
+        raise ConfigError(
+            f"rewind={config.rewind!r}: a point before the end of training, which has {last:,} updates in "
+            f"{training.epochs} epochs"
+        )

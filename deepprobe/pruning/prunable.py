@@ -30,7 +30,12 @@ def prunable(model: nn.Module, *, protect: Sequence[str] = ()) -> dict[str, nn.P
         ConfigError: If every kernel is protected.
     """
     names = {id(parameter): name for name, parameter in unwrapped(model).named_parameters()}
-    found = {names[id(kernel.parameter)]: kernel.parameter for kernel in kernels(model)}
+    try:
+        found = {names[id(kernel.parameter)]: kernel.parameter for kernel in kernels(model)}
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            f"this {type(unwrapped(model)).__name__} has no prunable weights: neither weight matrix nor kernel"
+        ) from error
     kept = set(matching(found, protect, what="protect"))
     if len(kept) == len(found):
         raise ConfigError(

@@ -110,6 +110,7 @@ def train(
             if validation_set is None and config.validation_share:
                 train_set, validation_set = split_off(train_set, share=config.validation_share, seed=config.seed)
         stream = _stream(train_set, config, device, ranks=ranks)
+        kept = _steps(keep, stream.n_batches, config=config)
         run = _run(
             out if ranks.is_main else None, name,
             config={"model": identity["model"], "training": config.as_dict(), **(about or {})},
@@ -130,7 +131,7 @@ def train(
             loop = Loop(
                 model=model, stream=stream, held_out=held_out, config=config, callbacks=callbacks, run=run,
                 device=device, probe_batches=tuple(probe), about=dict(about or {}), interruption=interruption,
-                ranks=ranks, start=start, keep=_steps(keep, stream.n_batches, config=config),
+                ranks=ranks, start=start, keep=kept,
             )  # fmt: skip
             loop.resume()
             status, message = ranks.broadcast((run.status, run.message))

@@ -1,0 +1,351 @@
+"""Experiments: exact tickets, controls that differ in one thing each, and nothing lost when they are stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import deepprobe as dp
+from deepprobe.errors import ConfigError, NonFiniteError, RunError, UnknownNameError
+from deepprobe.pruning import LotteryConfig, Splits, export_ticket, lottery_tasks, run_lottery
+from deepprobe.records.step import at
+from deepprobe.training import TrainConfig, load_checkpoint
+
+TRAINING = TrainConfig(epochs=2, batch_size=50, lr=0.1, schedule="constant", validation_share=0.2)
+CONFIG = LotteryConfig(training=TRAINING, rounds=2, probe_samples=20)
+
+
+def weights(run_path):
+    return load_checkpoint(sorted(run_path.glob("checkpoints/step-*.pt"))[-1]).weights
+
+
+def run_of(experiment, number, branch="ticket", seed=0):
+    return experiment.path / f"seed{seed}-round{number:02d}-{branch}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread_for_all():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Starts:
+    """Callback that keeps the weights of each run as they are before its first update."""
+
+    schedule = at("0it").schedule
+
+    def __init__(self):
+        self.of = {}
+
+    def __call__(self, context):
+        self.of[context.run.name] = {n: t.clone() for n, t in context.model.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def few():
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    images = torch.tensor(data.images, dtype=torch.float32)[:, None] / 8 - 1
+    labels = torch.tensor(data.target, dtype=torch.int64)
+    return (images[:300], labels[:300]), (images[300:400], labels[300:400])
+
+
+def make(seed):
+    """A net for 8 × 8 digits whose weights are those of the seed."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.1), nn.Linear(72, 10)
+    )
+
+
+@pytest.fixture(scope="module")
+def found(few, tmp_path_factory):
+    """An experiment with every control, and the weights that its trainings began with."""
+    starts = Starts()
+    config = replace(CONFIG, controls=("reinit", "random-mask", "shuffled-mask", "dense", "sibling"))
+    out = tmp_path_factory.mktemp("lottery") / "all"
+    return run_lottery(make, few, config, out=out, callbacks=[starts], quiet=True), starts.of
+
+
+def test_a_round_keeps_exactly_what_it_should(found):
+    experiment, _ = found
+    table = experiment.table()
+    assert table["status"].eq("complete").all()
+    tickets = table[table["branch"] == "ticket"]
+    assert tickets["n_weights"].eq(792).all()
+    assert tickets["n_kept"].tolist() == [792, round(792 * 0.8), round(792 * 0.64)]
+    for name, n_kept in zip(table["run"], table["n_kept"], strict=True):
+        masks = experiment.masks(name)
+        assert sum(int(m.sum()) for m in masks.values()) == n_kept
+        trained = weights(experiment.path / name)
+        for parameter, mask in masks.items():
+            kept = torch.from_numpy(mask)
+            assert trained[parameter][~kept].eq(0).all()
+            assert trained[parameter][kept].ne(0).all()
+
+
+def test_what_goes_is_what_has_the_smallest_magnitude_after_training(found):
+    experiment, _ = found
+    for number in (1, 2):
+        trained = weights(run_of(experiment, number - 1))
+        before, after = (experiment.masks(run_of(experiment, n).name) for n in (number - 1, number))
+        magnitudes = np.concatenate([trained[n].abs().numpy()[m] for n, m in before.items()])
+        kept = np.concatenate([after[n][m] for n, m in before.items()])
+        assert magnitudes[kept].min() >= magnitudes[~kept].max()
+        assert not any((after[n] & ~before[n]).any() for n in before)
+
+
+def test_tickets_begin_with_the_initial_weights_and_zeros(found):
+    experiment, starts = found
+    first = starts["seed0-round00-ticket"]
+    assert all(torch.equal(first[n], t) for n, t in make(0).state_dict().items())
+    for name in ("seed0-round01-ticket", "seed0-round02-ticket", "seed0-round02-random-mask", "seed0-round01-sibling"):
+        masks = experiment.masks(name)
+        for parameter, tensor in starts[name].items():
+            kept = torch.from_numpy(masks.get(parameter, np.ones(tensor.shape, dtype=bool)))
+            assert torch.equal(tensor[kept], first[parameter][kept])
+            assert tensor[~kept].eq(0).all()
+
+
+def test_controls_differ_from_the_ticket_in_what_they_say(found):
+    experiment, starts = found
+    ticket, first = experiment.masks("seed0-round02-ticket"), starts["seed0-round00-ticket"]
+    masks = {b: experiment.masks(f"seed0-round02-{b}") for b in ("reinit", "random-mask", "shuffled-mask", "sibling")}
+    for branch in ("reinit", "sibling"):
+        assert all(np.array_equal(masks[branch][n], m) for n, m in ticket.items())
+    for branch in ("random-mask", "shuffled-mask"):
+        assert all(masks[branch][n].sum() == m.sum() for n, m in ticket.items())
+        assert any(not np.array_equal(masks[branch][n], m) for n, m in ticket.items())
+    assert np.array_equal(masks["shuffled-mask"]["5.weight"].sum(axis=1), ticket["5.weight"].sum(axis=1))
+    again = starts["seed0-round02-reinit"]["5.weight"]
+    kept = torch.from_numpy(ticket["5.weight"])
+    assert again[kept].ne(first["5.weight"][kept]).all()
+    assert not torch.equal(again, starts["seed0-round01-reinit"]["5.weight"])
+    assert not torch.equal(
+        weights(run_of(experiment, 1))["5.weight"], weights(run_of(experiment, 1, "sibling"))["5.weight"]
+    )
+
+
+def test_the_dense_control_trains_as_long_as_all_rounds_so_far(found):
+    experiment, _ = found
+    dense = experiment.table().query("branch == 'dense'")
+    assert dense["density"].eq(1).all()
+    assert dense["epochs"].tolist() == [4, 6]
+
+
+def test_a_sibling_tells_the_barrier_between_it_and_the_ticket(found, few):
+    experiment, _ = found
+    records = experiment.records()
+    rows = records[(records["branch"] == "sibling") & (records["split"] == "test")].set_index("measure")["value"]
+    path = dp.pruning.linear_path(
+        make(0), weights(run_of(experiment, 0)), weights(run_of(experiment, 0, "sibling")), few[1], batch_size=1024
+    )
+    first = records[(records["run"] == "seed0-round00-sibling") & (records["split"] == "test")]
+    told = first.set_index("measure")["value"]
+    assert told["error_barrier"] == pytest.approx(dp.pruning.error_barrier(path))
+    assert told["error_at_0.5"] == pytest.approx(path["error"][5])
+    assert rows["error_barrier"].size == 3
+
+
+def test_condition_numbers_of_representations_and_kernels_are_taken_at_the_end(found):
+    experiment, _ = found
+    records = experiment.records()
+    kappa = records[records["measure"] == "condition_number"]
+    assert set(kappa["tap"]) == {"output", "weight"}
+    assert kappa["step"].eq(kappa["run"].map(records.groupby("run")["step"].max())).all()
+    assert set(kappa["run"]) == set(experiment.runs()["run"])
+
+
+def test_the_same_call_again_does_nothing_and_more_can_be_added(few, tmp_path):
+    config = replace(CONFIG, rounds=1, probe_samples=0)
+    first = run_lottery(make, few, config, out=tmp_path / "e", quiet=True)
+    before = {p: p.stat().st_mtime_ns for p in first.path.rglob("*") if p.is_file() and p.name != ".lock"}
+    run_lottery(make, few, config, out=tmp_path / "e", quiet=True)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    more = replace(config, rounds=2, seeds=(0, 1), controls=("reinit",))
+    second = run_lottery(make, few, more, out=tmp_path / "e", quiet=True)
+    assert len(second.runs()) == 2 * (3 + 2)
+    assert {p: p.stat().st_mtime_ns for p in before if p.parent != first.path} == {
+        p: t for p, t in before.items() if p.parent != first.path
+    }
+    assert second.config["lottery"]["rounds"] == 2
+    whole = run_lottery(make, few, more, out=tmp_path / "whole", quiet=True)
+    columns = ["run", "n_kept", "test_accuracy", "train_loss", "early_stop_iteration"]
+    pd.testing.assert_frame_equal(second.table()[columns], whole.table()[columns])
+
+
+def test_other_settings_are_refused_in_the_same_folder(few, tmp_path):
+    config = replace(CONFIG, rounds=1, probe_samples=0)
+    run_lottery(make, few, config, out=tmp_path / "e", quiet=True)
+    with pytest.raises(RunError, match=r"lottery.criterion: default in the folder, .random. asked for"):
+        run_lottery(make, few, replace(config, criterion="random"), out=tmp_path / "e", quiet=True)
+    other = replace(config, training=replace(TRAINING, lr=0.2))
+    with pytest.raises(RunError, match=r"lottery.training.lr: 0.1 in the folder, 0.2 asked for"):
+        run_lottery(make, few, other, out=tmp_path / "e", quiet=True)
+
+
+class StopOnce:
+    """Callback that ends the process, as far as a test needs it, at one step of one run."""
+
+    def __init__(self, run, step):
+        self.run, self.step = run, step
+        self.schedule = at(f"{step}it").schedule
+
+    def __call__(self, context):
+        if context.run.name == self.run and context.step.index == self.step:
+            self.run = None
+            raise RuntimeError("stopped")
+
+
+@pytest.mark.parametrize(
+    ("rewind", "run", "step"),
+    [("init", "seed0-round00-ticket", 3), ("3it", "seed0-round01-ticket", 7), ("3it", "seed0-round02-ticket", 4),
+     ("none", "seed0-round02-ticket", 6), ("lr:3it", "seed0-round01-reinit", 8)],
+)  # fmt: skip
+def test_stopped_anywhere_it_ends_in_the_same_bits(few, tmp_path, rewind, run, step):
+    training = replace(TRAINING, optimizer="adam", lr=0.01, checkpoint_every="2it")
+    config = replace(CONFIG, training=training, rewind=rewind, controls=("reinit",), probe_samples=0)
+    whole = run_lottery(make, few, config, out=tmp_path / "whole", quiet=True)
+    with pytest.raises(RuntimeError, match="stopped"):
+        run_lottery(make, few, config, out=tmp_path / "e", callbacks=[StopOnce(run, step)], quiet=True)
+    again = run_lottery(make, few, config, out=tmp_path / "e", quiet=True)
+    for name in whole.runs()["run"]:
+        a, b = weights(whole.path / name), weights(again.path / name)
+        assert all(torch.equal(a[n], b[n]) for n in a)
+        files = [e.path / name / "masks.safetensors" for e in (whole, again)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_ticket_rewound_with_nothing_removed_repeats_the_dense_training(few, tmp_path):
+    """Weights, statistics, optimizer, order of the data and dropout all come back: else the bits would differ."""
+    training = replace(TRAINING, optimizer="adam", lr=0.01)
+    config = LotteryConfig(training=training, densities=(0.9999999,), rewind="4it", probe_samples=0)
+    experiment = run_lottery(make, few, config, out=tmp_path / "e", quiet=True)
+    table = experiment.table()
+    assert table["n_kept"].tolist() == [792, 792]
+    a, b = weights(run_of(experiment, 0)), weights(run_of(experiment, 1))
+    assert all(torch.equal(a[n], b[n]) for n in a)
+
+
+@pytest.mark.parametrize("kind", ["module", "name", "loaders", "mapping", "function"])
+def test_any_network_and_any_data_will_do(few, tmp_path, kind):
+    model, data = make, few
+    if kind == "module":
+        model = make(3)
+    elif kind == "name":
+        model = "lenet300_100"
+    elif kind == "loaders":
+        loaders = [
+            torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*part), batch_size=50, shuffle=not i)
+            for i, part in enumerate(few)
+        ]
+        data = Splits(train=loaders[0], test=loaders[1], validation=few[1])
+    elif kind == "mapping":
+        data = {"train": few[0], "validation": few[1]}
+    elif kind == "function":
+        data = lambda: few  # noqa: E731
+    before = {n: t.clone() for n, t in model.state_dict().items()} if kind == "module" else {}
+    config = replace(CONFIG, rounds=1, controls=("reinit",))
+    experiment = run_lottery(model, data, config, out=tmp_path / "e", quiet=True)
+    assert experiment.table()["status"].tolist() == ["complete"] * 3
+    if kind == "module":
+        assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+
+
+def test_a_ticket_is_exported_as_a_plain_state_dict(found, tmp_path):
+    experiment, starts = found
+    export_ticket(experiment, tmp_path / "t.safetensors", seed=0, round=2)
+    export_ticket(experiment.path, tmp_path / "trained.safetensors", seed=0, round=2, trained=True)
+    model = make(9)
+    model.load_state_dict(load_file(tmp_path / "t.safetensors"))
+    assert all(torch.equal(t, starts["seed0-round02-ticket"][n]) for n, t in model.state_dict().items())
+    model.load_state_dict(load_file(tmp_path / "trained.safetensors"))
+    trained = weights(run_of(experiment, 2))
+    assert all(torch.equal(t, trained[n]) for n, t in model.state_dict().items())
+    with pytest.raises(RunError, match="has no run 'seed0-round09-ticket'; it has seed0-round00-ticket"):
+        export_ticket(experiment, tmp_path / "no.safetensors", seed=0, round=9)
+    with pytest.raises(RunError, match="export the trained ones"):
+        export_ticket(experiment, tmp_path / "no.safetensors", seed=0, round=1, branch="reinit")
+
+
+def test_a_control_without_its_ticket_is_told(few, tmp_path):
+    tasks = lottery_tasks(make, few, replace(CONFIG, controls=("reinit",)), out=tmp_path / "e", quiet=True)
+    assert [task.key[1:] for task in tasks] == [(0, "ticket"), (0, "reinit")]
+    assert tasks[1].needs == (tasks[0].key,)
+    with pytest.raises(RunError, match="the ticket of a round is made before its controls"):
+        tasks[1].call()
+
+
+def test_a_chain_ends_where_a_network_diverges_and_other_seeds_go_on(few, tmp_path):
+    config = replace(CONFIG, training=replace(TRAINING, lr=1e5, momentum=0.0), seeds=(0, 1), probe_samples=0)
+    with pytest.raises(NonFiniteError, match=r"seed0-round00-ticket diverged .* no trained network to prune"):
+        run_lottery(make, few, config, out=tmp_path / "e", quiet=True)
+    assert dp.open_experiment(tmp_path / "e").table()["run"].tolist() == [
+        "seed0-round00-ticket",
+        "seed1-round00-ticket",
+    ]
+
+
+BAD = [
+    ({"prune": 0.0}, ConfigError, "prune=0.0"),
+    ({"prune": 1.0}, ConfigError, "prune=1.0"),
+    ({"prune": float("nan")}, ConfigError, "prune=nan"),
+    ({"densities": (0.2, 0.5)}, ConfigError, "number 2 is not below the one before"),
+    ({"densities": (1.5,)}, ConfigError, "densities"),
+    ({"criterion": "magnitud"}, ConfigError, "did you mean 'magnitude'"),
+    ({"rewind": "5"}, ConfigError, "rewind='5': write 'init'"),
+    ({"rewind": "9ep"}, ConfigError, "a point before the end of training, which has 10 updates in 2 epochs"),
+    ({"protect": ("head.*",)}, UnknownNameError, "protect: 'head.*' matches no layer"),
+    ({"rates": {"head": 0.5}, "allocation": "layerwise"}, UnknownNameError, "rates: 'head' matches no layer"),
+    ({"rates": {"output": 0.5}}, ConfigError, "need allocation='layerwise'"),
+    ({"controls": ("reset",)}, ConfigError, "controls"),
+    ({"control_rounds": (3,)}, ConfigError, "there are rounds 1 … 2"),
+    ({"rounds": 60}, ConfigError, "after 60 rounds none of the 792 weights would be left"),
+    ({"evaluate_every": "often"}, ConfigError, "'often' is no schedule"),
+    ({"schedule": "gradual"}, ConfigError, "gradual='1ep..5ep/100it'"),
+    ({"seeds": ()}, ConfigError, "seeds"),
+]
+
+
+@pytest.mark.parametrize(("settings", "error", "words"), BAD, ids=[str(next(iter(b[0].items()))) for b in BAD])
+def test_bad_settings_are_one_clear_error_before_any_training(few, tmp_path, settings, error, words):
+    with pytest.raises(error, match=words.replace("(", r"\(").replace("*", r"\*").replace(".", r"\.")):
+        run_lottery(
+            make, few, LotteryConfig(training=TRAINING, **{"rounds": 2, **settings}), out=tmp_path / "e", quiet=True
+        )
+    assert not list((tmp_path / "e").glob("seed*"))
+
+
+def test_networks_and_data_that_do_not_fit_are_told_before_any_training(few, tmp_path):
+    with pytest.raises(UnknownNameError, match="this Sequential has no prunable weights"):
+        run_lottery(lambda seed: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64)), few, CONFIG, out=tmp_path / "a")
+    with pytest.raises(ConfigError, match="the function gave a int, not a network"):
+        run_lottery(lambda seed: 3, few, CONFIG, out=tmp_path / "b")
+    with pytest.raises(ConfigError, match="data is a Tensor: give the name of a data set"):
+        run_lottery(make, few[0][0], CONFIG, out=tmp_path / "c")
+    with pytest.raises(UnknownNameError):
+        run_lottery("lenet300", few, CONFIG, out=tmp_path / "d")
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(10, 64))
+
+        def forward(self, x):
+            return x.flatten(1) @ self.weight.T
+
+    with pytest.raises(ConfigError, match="has no reset_parameters"):
+        run_lottery(Own(), few, replace(CONFIG, controls=("reinit",)), out=tmp_path / "e")
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "thesis.txt").write_text("x")
+    with pytest.raises(RunError, match=r"is not empty and holds no experiment \(there is 'thesis.txt'\)"):
+        run_lottery(make, few, CONFIG, out=tmp_path / "f")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from deepprobe.pruning import LotteryConfig
 
 
-READ = ("prune", "densities", "schedule", "rates", "control_rounds", "seeds")
+READ = ("prune", "densities", "rates", "control_rounds", "seeds")
 """Settings that stand on the command line in other words, or under another name."""
 
 
@@ -87,7 +87,6 @@ def lottery_config(options: LotteryOptions, *, prune: float) -> LotteryConfig:
             training=training,
             prune=prune,
             densities=tuple(share(word, option="densities") for word in options.densities) or None,
-            schedule=options.pruning,
             rates=rates(options.rates),
             control_rounds=tuple(
                 whole(word, option="control-rounds", least=0, most=1000) for word in options.control_rounds
@@ -96,7 +95,7 @@ def lottery_config(options: LotteryOptions, *, prune: float) -> LotteryConfig:
             seeds=seeds(options.seeds),
         )
     except ConfigError as error:
-        text = str(error).removeprefix("LotteryConfig: ").replace("schedule=", "pruning=")
+        text = str(error).removeprefix("LotteryConfig: ")
         text = re.sub(r"\b(\w+)\.\d+=", r"\1=", text)  # which of several values is wrong is seen from the value
         raise ConfigError(in_options(text, type(options))) from error
 

@@ -187,7 +187,7 @@ class _Work:
         initial = {name: p.detach().clone().to(self.device) for name, p in network.named_parameters()}
         dense = Masks.dense(network, protect=config.protect)
         before = dense
-        if config.schedule == "iterative" and not config.scores_start and number > 1:
+        if config.pruning == "iterative" and not config.scores_start and number > 1:
             name = run_name(branch.seed, number - 1, TICKET)
             arrays = self._from_main(lambda: self._masks_in(name))
             before = Masks.of_arrays(arrays or {}, network, origin=name)
@@ -253,7 +253,7 @@ class _Work:
 
     def _is_gradual(self, number: int) -> bool:
         """Whether the network of a round is pruned while it trains."""
-        return self.branch.name == TICKET and number > 0 and self.branch.config.schedule == "gradual"
+        return self.branch.name == TICKET and number > 0 and self.branch.config.pruning == "gradual"
 
     def _gradual(self, number: int) -> GradualPruningCallback:
         """What prunes it."""
@@ -287,7 +287,7 @@ class _Work:
 
     def _trained(self, number: int) -> Checkpoint:
         """The trained network that a round prunes: of the round before, or the dense one."""
-        iterative = self.branch.config.schedule == "iterative"
+        iterative = self.branch.config.pruning == "iterative"
         name = run_name(self.branch.seed, number - 1 if iterative else 0, TICKET)
         return self._from_main(lambda: self._last(name))
 

@@ -37,10 +37,10 @@ class LotteryConfig:
         rounds: Rounds of pruning after the dense training, which is round 0.
         prune: Share of the weights left that each round removes.
         densities: Share of the weights that is left after each round, descending; in place of rounds and prune.
-        schedule: iterative (each round prunes the network of the round before); one-shot (each prunes the dense
+        pruning: iterative (each round prunes the network of the round before); one-shot (each prunes the dense
             network, to its own density); gradual (each is one training from the start, pruned along the way by the
             cubic schedule of Zhu & Gupta 2018).
-        gradual: From when to when, and how often, the gradual schedule prunes: "1ep..5ep/100it".
+        gradual: From when to when, and how often, gradual pruning removes weights: "1ep..5ep/100it".
         criterion: What is removed first, one of ``CRITERIA``.
         criterion_samples: Training samples that criteria with gradients look at.
         score_at: Which weights are scored: those of the trained network (end), or those that it is rewound to (start),
@@ -64,7 +64,7 @@ class LotteryConfig:
     rounds: Annotated[int, Field(ge=1, le=1000)] = 12
     prune: Annotated[float, Field(gt=0, lt=1)] = 0.2
     densities: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Strict(False)] | None = None
-    schedule: Literal["iterative", "one-shot", "gradual"] = "iterative"
+    pruning: Literal["iterative", "one-shot", "gradual"] = "iterative"
     gradual: str = ""
     criterion: str = "magnitude"
     criterion_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 512
@@ -93,12 +93,12 @@ class LotteryConfig:
             raise ConfigError("densities=(): name at least one")
         if self.control_rounds is not None and max(self.control_rounds, default=0) > self.n_rounds:
             raise ConfigError(f"control_rounds={self.control_rounds}: there are rounds 1 … {self.n_rounds}")
-        if (self.schedule == "gradual") != bool(self.gradual):
+        if (self.pruning == "gradual") != bool(self.gradual):
             raise ConfigError(
-                f"schedule={self.schedule!r}, gradual={self.gradual!r}: the schedule 'gradual' says from when to when, "
-                "and how often: gradual='1ep..5ep/100it'; others have none"
+                f"pruning={self.pruning!r}, gradual={self.gradual!r}: gradual pruning says from when to when, and how "
+                "often: gradual='1ep..5ep/100it'; other pruning does not"
             )
-        if self.schedule == "gradual":
+        if self.pruning == "gradual":
             self._check_gradual()
         return self
 
@@ -107,7 +107,7 @@ class LotteryConfig:
         CubicSchedule.parse(self.gradual)
         if self.rewinding != Rewinding("weights") or "sibling" in self.controls:
             raise ConfigError(
-                f"schedule='gradual' trains each network from the start and rewinds nothing, and has no sibling; here "
+                f"pruning='gradual' trains each network from the start and rewinds nothing, and has no sibling; here "
                 f"rewind={self.rewind!r} and controls={list(self.controls)}"
             )
         if self.criterion in NEEDS_INITIAL:

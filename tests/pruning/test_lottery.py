@@ -311,7 +311,7 @@ BAD = [
     ({"control_rounds": (3,)}, ConfigError, "there are rounds 1 … 2"),
     ({"rounds": 60}, ConfigError, "after 60 rounds none of the 792 weights would be left"),
     ({"evaluate_every": "often"}, ConfigError, "'often' is no schedule"),
-    ({"schedule": "gradual"}, ConfigError, "gradual='1ep..5ep/100it'"),
+    ({"pruning": "gradual"}, ConfigError, "gradual='1ep..5ep/100it'"),
     ({"seeds": ()}, ConfigError, "seeds"),
 ]
 

@@ -6,12 +6,12 @@ You et al. (2020), *Drawing Early-Bird Tickets: Toward More Efficient Training o
 from __future__ import annotations
 
 from contextlib import contextmanager
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import torch
 
 from deepprobe.errors import ConfigError, ShapeError
+from deepprobe.pruning.allocation import exact, kept_after, to_remove
 from deepprobe.pruning.masks import Masks
 from deepprobe.pruning.selection import lowest_removed
 from deepprobe.pruning.stored import keep_masks, kept_masks
@@ -21,6 +21,8 @@ from deepprobe.runs.masks import MASKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from torch import nn
 
     from deepprobe.training import Context
 
@@ -40,7 +42,8 @@ class EarlyBirdCallback:
     Args:
         every: When a mask is drawn; see ``parse_schedule``. Also of the untrained network, unless ``every`` names its
             points.
-        fraction: Share of the weights that the mask removes, in (0, 1); of those a ticket has, if the run trains one.
+        fraction: Share of the weights that the mask removes, in (0, 1). Where the run trains a ticket, it is a share of
+            the ticket's weights, and distances are over these.
         protect: Globs over names of layers that are never pruned, and not counted.
         n_masks: How many masks, the last one among them, ``largest_mask_distance`` looks at.
 
@@ -55,12 +58,10 @@ class EarlyBirdCallback:
     def __init__(
         self, every: str | Schedule = "1ep", *, fraction: float = 0.5, protect: Sequence[str] = (), n_masks: int = 5
     ) -> None:
-        if not 0 < fraction < 1:
-            raise ConfigError(f"fraction={fraction}: the share of weights that a mask removes lies between 0 and 1")
         if n_masks < 2:
             raise ConfigError(f"n_masks={n_masks}: a distance is between 2 masks or more")
         self.schedule = parse_schedule(every, also_at_start=True) if isinstance(every, str) else every
-        self.fraction, self.protect, self.n_masks = fraction, protect, n_masks
+        self.fraction, self.protect, self.n_masks = exact(fraction), protect, n_masks
         self._drawn: list[Masks] = []
 
     @contextmanager
@@ -73,9 +74,10 @@ class EarlyBirdCallback:
         """Draw a mask and compare it with those before; on one rank, since all have the same weights."""
         if not context.ranks.is_main:
             return
-        mask = self._draw(context)
+        present = _present(context, protect=self.protect)
+        mask = self._draw(present, context.model)
         before = self._drawn[-(self.n_masks - 1) :]
-        distances = [mask_distance(mask, other) for other in before]
+        distances = [mask_distance(mask, other, among=present) for other in before]
         if distances:
             context.log("train", mask_distance=distances[-1])
         if len(distances) == self.n_masks - 1:
@@ -83,20 +85,20 @@ class EarlyBirdCallback:
         self._drawn = [*before, mask]
         keep_masks(context.run, mask, folder=FOLDER, step=context.step.index, n_needed=self.n_masks - 1)
 
-    def _draw(self, context: Context) -> Masks:
+    def _draw(self, present: Masks, model: nn.Module) -> Masks:
         """The mask of the network as it stands."""
-        present = _present(context, protect=self.protect)
-        weights = present.parameters_of(context.model)
-        n_removed = present.n_kept - round(present.n_kept * (1 - Fraction(str(self.fraction))))
+        weights = present.parameters_of(model)
+        n_removed = to_remove(present, kept_after(present.counts, [self.fraction]))
         return lowest_removed({name: w.detach().abs() for name, w in weights.items()}, present, n_removed)
 
 
-def mask_distance(one: Masks, other: Masks) -> float:
+def mask_distance(one: Masks, other: Masks, *, among: Masks | None = None) -> float:
     """Normalised Hamming distance: the share of entries in which two masks differ.
 
     Args:
         one: Masks.
         other: Masks of the same network.
+        among: Masks of the entries to look at; all by default.
 
     Returns:
         The distance, from 0 (equal) to 1. Masks drawn at random at density d differ in 2 d (1 − d) on average.
@@ -109,11 +111,15 @@ def mask_distance(one: Masks, other: Masks) -> float:
         >>> mask_distance(Masks({"weight": kept}), Masks({"weight": kept.roll(1)}))
         0.5
     """
-    shapes = [{name: mask.shape for name, mask in masks.items()} for masks in (one, other)]
-    if shapes[0] != shapes[1]:
+    among = Masks({name: torch.ones_like(mask) for name, mask in one.items()}) if among is None else among
+    shapes = [{name: mask.shape for name, mask in masks.items()} for masks in (one, other, among)]
+    if shapes.count(shapes[0]) < 3:
         raise ShapeError("the masks are of two networks: names or shapes of their tensors differ")
-    differing = [torch.count_nonzero(mask ^ other[name].to(mask.device)) for name, mask in one.items()]
-    return sum(int(n) for n in differing) / one.n_weights
+    differing = [
+        torch.count_nonzero((mask ^ other[name].to(mask.device)) & among[name].to(mask.device))
+        for name, mask in one.items()
+    ]
+    return sum(int(n) for n in differing) / among.n_kept
 
 
 def _present(context: Context, *, protect: Sequence[str]) -> Masks:

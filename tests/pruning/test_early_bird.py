@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from deepprobe.errors import ConfigError, ShapeError
-from deepprobe.pruning import Masks
+from deepprobe.pruning import Masks, random_masks
+from deepprobe.pruning.callbacks import MaskedTraining
 from deepprobe.pruning.early_bird import FOLDER, EarlyBirdCallback, mask_distance
 from deepprobe.records.step import every
 from deepprobe.runs import open_run
@@ -75,6 +78,20 @@ def test_distances_after_an_interruption_are_those_without(net, digits, tmp_path
     assert distances(go("resumed")) == distances(whole)
 
 
+def test_in_the_run_of_a_ticket_masks_are_drawn_among_its_weights(net, digits, tmp_path):
+    model, drawn = net(), []
+    ticket = random_masks(Masks({n: torch.rand(m.shape) < 0.4 for n, m in Masks.dense(model).items()}), seed=0)
+
+    def look(context):
+        kept = torch.cat([context.model.get_parameter(n).detach()[mask].abs() for n, mask in ticket.items()])
+        drawn.append(kept >= kept.sort().values[-round(len(kept) / 2)])
+
+    callbacks = [MaskedTraining(ticket, start=0), EarlyBirdCallback(LOOKS), every(LOOKS, also_at_start=True)(look)]
+    run = train(model, digits[0], config=CONFIG, callbacks=callbacks, out=tmp_path / "r", quiet=True)
+    expected = [float((one != other).double().mean()) for one, other in pairwise(drawn)]
+    assert [v for _, measure, v in distances(run) if measure == "mask_distance"] == pytest.approx(expected)
+
+
 def test_one_callback_serves_two_runs(net, digits):
     callback = EarlyBirdCallback(LOOKS)
     runs = [train(net(), digits[0], config=CONFIG, callbacks=[callback], quiet=True) for _ in range(2)]
@@ -103,15 +120,14 @@ def test_the_distance_of_random_masks_is_what_chance_gives():
     one, other = (Masks({"weight": torch.rand(400, 500, generator=generator) < 0.3}) for _ in range(2))
     assert mask_distance(one, other) == pytest.approx(2 * 0.3 * 0.7, abs=0.005)
     assert mask_distance(one, one) == 0
+    assert mask_distance(one, other, among=one) == pytest.approx(0.7, abs=0.005)
 
 
 def test_what_does_not_fit_is_refused():
     masks = Masks({"weight": torch.ones(2, 2, dtype=torch.bool)})
     with pytest.raises(ShapeError, match="of two networks"):
         mask_distance(masks, Masks({"weight": torch.ones(2, 3, dtype=torch.bool)}))
-    with pytest.raises(
-        ConfigError, match=r"fraction=1\.0: the share of weights that a mask removes lies between 0 and 1"
-    ):
+    with pytest.raises(ConfigError, match=r"fraction=1\.0: a share of the weights lies between 0 and 1"):
         EarlyBirdCallback(fraction=1.0)
     with pytest.raises(ConfigError, match="n_masks=1"):
         EarlyBirdCallback(n_masks=1)

@@ -76,24 +76,25 @@ class Rewinding:
         rate = learning_rate(config, config.epochs * 1000 - 1, iterations_per_epoch=1000)
         return replace(config, schedule="constant", lr=rate, warmup_epochs=0.0)
 
-    def start(self, early: Checkpoint, trained: Checkpoint, masks: Masks) -> Checkpoint:
+    def start(self, state: Checkpoint, masks: Masks) -> Checkpoint:
         """The state that training a ticket begins from.
 
         Args:
-            early: State of the dense training at the point, with its training state.
-            trained: State at the end of the round before, likewise.
+            state: With its training state: of the dense training at the point, where weights are rewound; else that at
+                the end of the round before.
             masks: What is kept; removed weights are zero in what is returned.
 
         Returns:
-            A checkpoint that shares no memory with those given.
+            A checkpoint that shares no memory with that given.
         """
+        start = masked(state, masks)
         if self.kind == "weights":
-            return masked(early, masks)
-        state: dict[str, Any] = dict(trained.training or {})
-        state |= {"index": self.point.iterations_in(state["iterations_per_epoch"])}
+            return start
+        training: dict[str, Any] = dict(start.training or {})
+        training |= {"index": self.point.iterations_in(training["iterations_per_epoch"])}
         if self.kind != "none":
-            state |= {"optimizer": None, "ranks": None}
-        return masked(replace(trained, training=state), masks)
+            training |= {"optimizer": None, "ranks": None}
+        return replace(start, training=training)
 
 
 def masked(checkpoint: Checkpoint, masks: Masks) -> Checkpoint:

@@ -9,15 +9,14 @@ import torch
 from safetensors.torch import save
 
 from deepprobe.errors import RunError
-from deepprobe.pruning.branch import run_name
+from deepprobe.pruning.history import checkpoint_at, last_checkpoint, run_name
 from deepprobe.pruning.rewinding import Rewinding
 from deepprobe.runs import FolderRun, open_run
 from deepprobe.runs.atomic import write_bytes
 from deepprobe.runs.experiment import TICKET, Experiment, open_experiment
 from deepprobe.runs.manifest import MANIFEST
 from deepprobe.runs.masks import MASKS, read_masks
-from deepprobe.training.checkpoint import Checkpoint, load_checkpoint
-from deepprobe.training.checkpoints import FOLDER, file_of_step
+from deepprobe.training.checkpoint import Checkpoint
 
 
 def export_ticket(
@@ -50,7 +49,7 @@ def export_ticket(
     """
     experiment = experiment if isinstance(experiment, Experiment) else open_experiment(experiment)
     run = _run(experiment, run_name(seed, round, branch))
-    source = _last(run) if trained else _start(experiment, seed, branch)
+    source = last_checkpoint(run) if trained else _start(experiment, seed, branch)
     weights = {name: tensor.clone().contiguous() for name, tensor in source.weights.items()}
     kept, size = 0, 0
     for name, mask in read_masks(run.check(MASKS)).items():
@@ -76,11 +75,6 @@ def _run(experiment: Experiment, name: str) -> FolderRun:
     return run
 
 
-def _last(run: FolderRun) -> Checkpoint:
-    """The trained weights."""
-    return load_checkpoint(run.check(run.files(FOLDER)[-1]))
-
-
 def _start(experiment: Experiment, seed: int, branch: str) -> Checkpoint:
     """The weights that a ticket is trained from, not yet masked."""
     rewinding = Rewinding.parse(str(experiment.config["lottery"]["rewind"]))
@@ -89,6 +83,4 @@ def _start(experiment: Experiment, seed: int, branch: str) -> Checkpoint:
             f"branch {branch!r} with rewind={experiment.config['lottery']['rewind']!r} has no weights of its own from "
             "before training that are kept; export the trained ones (trained=True)"
         )
-    dense = _run(experiment, run_name(seed, 0, TICKET))
-    length = (_last(dense).training or {})["iterations_per_epoch"]
-    return load_checkpoint(dense.check(file_of_step(rewinding.point.iterations_in(length))))
+    return checkpoint_at(_run(experiment, run_name(seed, 0, TICKET)), rewinding.point)

@@ -67,7 +67,8 @@ def test_what_each_kind_goes_back_to(dense, net):
     kept = masks["conv2.weight"]
 
     def start(text):
-        return Rewinding.parse(text).start(early, trained, masks)
+        rewinding = Rewinding.parse(text)
+        return rewinding.start(early if rewinding.kind == "weights" else trained, masks)
 
     def is_of(state, other):
         return torch.equal(state.weights["conv2.weight"][kept], other.weights["conv2.weight"][kept])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sized
@@ -15,10 +16,12 @@ from deepprobe.distributed import process_group
 from deepprobe.errors import ConfigError, DeepprobeError
 from deepprobe.pruning.branch import Branch
 from deepprobe.pruning.config import LotteryConfig
+from deepprobe.pruning.history import run_name
 from deepprobe.pruning.masks import Masks
 from deepprobe.pruning.sources import Sources
 from deepprobe.pruning.tasks import Task
 from deepprobe.runs.experiment import TICKET, create_experiment, open_experiment
+from deepprobe.runs.run import FINAL
 from deepprobe.training.provenance import describe_data, describe_network
 from deepprobe.training.session import device_named
 from deepprobe.training.stream import is_pair
@@ -128,7 +131,7 @@ def lottery_tasks(
         quiet = quiet or not ranks.is_main
     if keep_data:
         sources = Sources(model, splits, sources.options)
-    tell = None if quiet else Told(sum(len(config.rounds_of(b)) for b in _branches(config)) * len(config.seeds))
+    tell = None if quiet else Told(_n_missing(path, config))
     tasks = []
     for seed in dict.fromkeys(config.seeds):
         chain = (str(path), seed, TICKET)
@@ -160,30 +163,49 @@ class Told:
     """Says after each training what came of it, and how long the rest may take.
 
     Attributes:
-        n_trainings: How many there are in all.
+        n_missing: Trainings that were not there when the tasks were made.
     """
 
-    n_trainings: int
+    n_missing: int
     began: float = field(default_factory=time.monotonic)
-    seconds: float = 0.0
+    process: int = field(default_factory=os.getpid)
     n_told: int = 0
 
     def __call__(self, run: Run) -> None:
         """One line on stderr."""
         self.n_told += 1
-        which = run.config["lottery"]
-        metrics = run.metrics()
+        which, metrics = run.config["lottery"], run.metrics()
         found = metrics[(metrics["measure"] == "accuracy") & (metrics["split"].isin(("test", "validation")))]
         words = [f"{split} {rows['value'].iloc[-1]:.2%}" for split, rows in found.groupby("split")]
-        passed = time.monotonic() - self.began
         share = which["n_kept"] / which["n_weights"]
-        line = f"{run.name}: {share:.2%} kept, {run.status}" + "".join(f", {word}" for word in words)
-        tqdm.write(f"{line}, {tqdm.format_interval(passed)} so far", file=sys.stderr)
+        line = ", ".join([f"{run.name}: {share:.2%} kept", run.status, *words])
+        tqdm.write(f"{line}{self._left()}", file=sys.stderr)
+
+    def _left(self) -> str:
+        """How many trainings are done, and about when the others will be; a process of a sweep knows only its own."""
+        if self.process != os.getpid():
+            return ""
+        seconds = (time.monotonic() - self.began) / self.n_told * (self.n_missing - self.n_told)
+        left = f", about {tqdm.format_interval(seconds)} left" if seconds >= 1 else ""
+        return f" ({self.n_told} of {self.n_missing}{left})"
 
 
 def _branches(config: LotteryConfig) -> tuple[str, ...]:
     """The ticket, then its controls."""
     return (TICKET, *dict.fromkeys(config.controls))
+
+
+def _n_missing(path: Path, config: LotteryConfig) -> int:
+    """Trainings that have not come to an end."""
+    runs = open_experiment(path).runs()
+    done = set(runs.loc[runs["status"].isin(FINAL), "run"])
+    asked = {
+        run_name(seed, number, branch)
+        for seed in config.seeds
+        for branch in _branches(config)
+        for number in config.rounds_of(branch)
+    }
+    return len(asked - done)
 
 
 def _checked(sources: Sources, splits: Splits, config: LotteryConfig) -> dict[str, Any]:

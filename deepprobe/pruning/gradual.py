@@ -103,9 +103,9 @@ class CubicSchedule:
 class GradualPruningCallback:
     """Callback for ``train`` that prunes a network while it trains.
 
-    At each point of the schedule exactly as many weights as it says are removed, those of the lowest scores; they stay
-    at zero through every update. Where ``train`` evaluates at the same step, it does so before. Rows of split
-    ``train`` hold the ``density`` from then on.
+    Of the weights to go in all, the share that the schedule says, to the weight, is gone at each of its points: those of
+    the lowest scores, which stay at zero through every update. Where ``train`` evaluates at the same step, it does so
+    before. Rows of split ``train`` hold the ``density`` from then on.
 
     Masks are kept in the run, so that an interrupted training goes on to the same bits: those of each point below
     ``masks/``, as long as a checkpoint needs them, the last ones as ``masks.safetensors``.

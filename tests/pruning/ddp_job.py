@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import prune as torch_prune
 
-from deepprobe.pruning.gradual import GradualPruningCallback
-from deepprobe.pruning.removal import prune
+from deepprobe.pruning import GradualPruningCallback, LotteryConfig, prune, run_lottery
+from deepprobe.records.step import at
 from deepprobe.training import TrainConfig, train
 
 N_STEPS = 3
@@ -109,6 +109,13 @@ def main(place):
     train(trained, data(), config=config, callbacks=[pruning], out=f"{place}/run", quiet=True)
     found["trained"] = digest(dict(trained.named_parameters()))
     found["trained_masks"], found["n_kept"] = digest(pruning.masks), pruning.masks.n_kept
+    ends = []
+    lottery = LotteryConfig(training=config, rounds=2, prune=0.5, controls=("random-mask",), probe_samples=0)
+    watch = at("2ep")(lambda context: ends.append(digest(dict(context.model.named_parameters()))))
+    run_lottery(
+        lambda seed: network(), (data(), data()), lottery, out=f"{place}/lottery", callbacks=[watch], quiet=True
+    )
+    found["lottery"] = ends
     Path(place, f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 

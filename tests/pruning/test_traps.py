@@ -428,15 +428,16 @@ def two_processes(tmp_path_factory):
         )
         for rank in (0, 1)
     ]  # fmt: skip
-    said = [job.communicate(timeout=120)[0] for job in jobs]
+    said = [job.communicate(timeout=240)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], "\n".join(said)
     return [json.loads((place / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
 def test_all_processes_have_the_same_masks_and_weights(two_processes):
     first, second = two_processes
-    for what in ("masks", "weights", "trained_masks", "trained"):
+    for what in ("masks", "weights", "trained_masks", "trained", "lottery"):
         assert first[what] == second[what], what
+    assert len(set(first["lottery"])) == 5  # three tickets and two controls
     assert first["revived"] == second["revived"] == 0
     assert first["n_kept"] == round((12 * 32 + 32 * 4) * 0.3)
     assert first["naive_masks"] != second["naive_masks"]  # ties broken by each process's own generator

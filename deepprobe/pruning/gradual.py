@@ -103,8 +103,8 @@ class CubicSchedule:
 class GradualPruningCallback:
     """Callback for ``train`` that prunes a network while it trains.
 
-    Of the weights to go in all, the share that the schedule says, to the weight, is gone at each of its points: those of
-    the lowest scores, which stay at zero through every update. Where ``train`` evaluates at the same step, it does so
+    At each point of the schedule the share that it says of all weights to go is gone, to the weight: those of the
+    lowest scores, which stay at zero through every update. Where ``train`` evaluates at the same step, it does so
     before. Rows of split ``train`` hold the ``density`` from then on.
 
     Masks are kept in the run, so that an interrupted training goes on to the same bits: those of each point below

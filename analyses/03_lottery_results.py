@@ -1,0 +1,142 @@
+# %% [markdown]
+# # What do lottery tickets reach at scale, beside what was published?
+#
+# Turns finished experiments into the numbers of `docs/results/lottery-tickets.md`: the tables between its two marks and
+# the figures beside it; a report lies in each experiment. They come from the recipes:
+#
+#     deepprobe lottery --config analyses/recipes/mnist-lottery-cpu.toml
+#     python analyses/03_lottery_results.py runs/mnist-lottery runs/cifar10-lottery --out docs/results
+#
+# `--smoke` first makes a small experiment on a few digits and works on this.
+
+# %%
+import argparse
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+import deepprobe as dp
+from deepprobe import reports
+
+parser = argparse.ArgumentParser(description="Tables and figures of docs/results/lottery-tickets.md.")
+parser.add_argument("folders", nargs="*", type=Path, help="experiments")
+parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the page and its figures")
+parser.add_argument("--smoke", action="store_true", help="make a small experiment and show that")
+arguments, _ = parser.parse_known_args()
+
+PAGE, BEGIN, END = "lottery-tickets.md", "<!-- numbers: begin -->", "<!-- numbers: end -->"
+DATA = {"cifar10": "CIFAR-10 (AVIF copy)", "mnist": "MNIST"}
+
+# %%
+if arguments.smoke:
+    splits = [dp.load_dataset("digits", split=split, limit=200).tensors() for split in ("train", "test")]
+    small = dp.LotteryConfig(training=dp.TrainConfig(epochs=2), rounds=2, controls=("reinit", "sibling"), seeds=(0, 1))
+    dp.run_lottery("resnet8", splits, small, out=arguments.out, about={"data": {"name": "digits"}}, quiet=True)
+    arguments.folders = [arguments.out]
+experiments = [dp.open_experiment(folder) for folder in arguments.folders]
+
+# %% [markdown]
+# One row a round and branch: the mean over the seeds, with the lowest and the highest.
+
+# %%
+BRANCHES = ["ticket", "reinit", "random-mask", "shuffled-mask", "dense", "sibling"]
+
+
+def spread(values: pd.Series, text: str, *, factor: float = 1.0) -> str:
+    known = values.dropna() * factor
+    if known.empty:
+        return "–"
+    mean, low, high = (format(v, text) for v in (known.mean(), known.min(), known.max()))
+    return mean if low == high else f"{mean} ({low}–{high})"
+
+
+def row(number: int, branch: str, part: pd.DataFrame) -> dict[str, object]:
+    return {
+        "round": number,
+        "weights left": f"{part['density'].mean():.2%}",
+        "branch": branch,
+        "n": len(part),
+        "early-stop iteration": spread(part["early_stop_iteration"], ",.0f"),
+        "test accuracy there, %": spread(part["early_stop_test_accuracy"], ".2f", factor=100),
+        "at the end, %": spread(part["test_accuracy"], ".2f", factor=100),
+        "barrier, points": spread(part["barrier"], ".2f", factor=100),
+        "empty layers": f"{part['n_empty_layers'].max():g}",
+    }
+
+
+def results(experiment: dp.runs.Experiment) -> pd.DataFrame:
+    table = experiment.table()
+    table = table[table["status"] == "complete"]
+    groups = sorted(table.groupby(["round", "branch"]), key=lambda g: (g[0][0], BRANCHES.index(g[0][1])))
+    return pd.DataFrame([row(number, branch, part) for (number, branch), part in groups])
+
+
+def markdown(table: pd.DataFrame) -> str:
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# %% [markdown]
+# Figures: accuracy and early stopping against density, barriers, density by layer, conditioning of tickets and controls.
+
+
+# %%
+def figures(experiment: dp.runs.Experiment) -> list[Path]:
+    table, layers = experiment.table(), experiment.layers()
+    drawn = {
+        "accuracy": lambda: reports.outcome_by_density(table),
+        "early-stop": lambda: reports.outcome_by_density(table, measure="early_stop_iteration"),
+        "barrier": lambda: reports.barrier_by_density(table),
+        "density": lambda: reports.density_by_layer(experiment.densities()),
+        "kernels": lambda: reports.conditioning_by_density(layers[layers["tap"] == "weight"]),
+        "representations": lambda: reports.conditioning_by_density(
+            layers[layers["tap"].isin(["block", "output"])], measure="effective_rank"
+        ),
+    }
+    written = []
+    for what, draw in drawn.items():
+        axes = draw()
+        written.append(arguments.out / f"lottery-{experiment.name}-{what}.png")
+        axes.figure.savefig(written[-1], dpi=110, bbox_inches="tight")
+        plt.close(axes.figure)
+    return written
+
+
+def section(experiment: dp.runs.Experiment) -> str:
+    asked, model = experiment.config["lottery"], experiment.config["model"]
+    training, data = asked["training"], experiment.config.get("data", {}).get("name", "?")
+    first = dp.open_run(experiment.runs()["path"].iloc[0])
+    about = first.provenance
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
+    n = len(experiment.runs())
+    seeds = sorted(experiment.runs()["seed"].unique())
+    settings = (
+        f"{training['epochs']} epochs, batch {training['batch_size']}, {training['optimizer']} at {training['lr']} "
+        f"({training['schedule']}), weight decay {training['weight_decay']}, {training['precision']}, augmentation "
+        f"{training['augmentation']}; {asked['prune']:.0%} a round, {asked['allocation']}, rates {asked['rates'] or 1}, "
+        f"criterion {asked['criterion']}, rewound to {asked['rewind']}."
+    )
+    machine = (
+        f"On {about['device']} ({about['processor']}), {about['threads']} thread(s); Python {about['python']}, "
+        f"{versions}" + (f"; commit {about['commit'][:10]}." if about["commit"] else ".")
+    )
+    parts = [
+        f"### {model['name']} on {DATA.get(data, data)}: `{experiment.name}`",
+        f"n = {n} trainings; seeds {', '.join(map(str, seeds))}. {settings} {machine}",
+        markdown(results(experiment)),
+        *(f"![{path.stem}]({path.name})" for path in figures(experiment)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+# %%
+arguments.out.mkdir(parents=True, exist_ok=True)
+numbers = "\n".join(section(experiment) for experiment in experiments)
+page = arguments.out / PAGE
+text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
+before, _, rest = text.partition(BEGIN)
+page.write_text(f"{before}{BEGIN}\n\n{numbers}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+for experiment in experiments:
+    print(reports.write_lottery_report(experiment, experiment.path / "report.html"))
+print(page)

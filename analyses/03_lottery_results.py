@@ -78,7 +78,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 # %% [markdown]
-# Figures: accuracy and early stopping against density, barriers, density by layer, conditioning of tickets and controls.
+# Figures: accuracy and early stopping against density, barriers, density by layer, conditioning.
 
 
 # %%
@@ -114,8 +114,8 @@ def section(experiment: dp.runs.Experiment) -> str:
     settings = (
         f"{training['epochs']} epochs, batch {training['batch_size']}, {training['optimizer']} at {training['lr']} "
         f"({training['schedule']}), weight decay {training['weight_decay']}, {training['precision']}, augmentation "
-        f"{training['augmentation']}; {asked['prune']:.0%} a round, {asked['allocation']}, rates {asked['rates'] or 1}, "
-        f"criterion {asked['criterion']}, rewound to {asked['rewind']}."
+        f"{training['augmentation']}; {asked['prune']:.0%} a round, {asked['allocation']}, "
+        f"rates {asked['rates'] or 1}, criterion {asked['criterion']}, rewound to {asked['rewind']}."
     )
     machine = (
         f"On {about['device']} ({about['processor']}), {about['threads']} thread(s); Python {about['python']}, "

@@ -20,7 +20,7 @@ VERBS = {
     "train": "train networks, with probes along the way; complete runs are skipped",
     "lottery": "lottery tickets: train, prune, rewind, again, beside controls; a table and a page of it all",
     "ticket": "one ticket of an experiment as a file for plain PyTorch",
-    "report": "one HTML page from runs",
+    "report": "one HTML page from runs, or from an experiment",
     "models": "the networks that can be named",
     "runs": "the runs in a folder",
 }

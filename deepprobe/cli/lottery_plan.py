@@ -47,7 +47,7 @@ def plan(trial: Trial, options: LotteryOptions) -> str:
         names = ", ".join(branch for branch in branches if number in rounds_of[branch])
         lines.append(f"{number:>7} {n_kept / kept[0]:>9.3%} {n_kept:>13,}  {names}")
     per_epoch = updates_per_epoch(train, trial.config.training)
-    refuse_rewinding_to_the_end(trial.config, per_epoch=per_epoch)
+    refuse_what_comes_too_late(trial.config, per_epoch=per_epoch)
     each = [updates(branch, n, trial.config, per_epoch=per_epoch) for branch in branches for n in rounds_of[branch]]
     lines.append(f"  {len(seeds) * len(each):,} trainings, {len(seeds) * sum(each):,} updates in all")
     return "\n".join(lines)
@@ -69,13 +69,17 @@ def updates(branch: str, number: int, config: LotteryConfig, *, per_epoch: int) 
     return in_dense if is_from_start else in_dense - config.rewinding.point.iterations_in(per_epoch)
 
 
-def refuse_rewinding_to_the_end(config: LotteryConfig, *, per_epoch: int) -> None:
-    """Raise ConfigError if nothing is left to train after the point that is gone back to."""
+def refuse_what_comes_too_late(config: LotteryConfig, *, per_epoch: int) -> None:
+    """Raise ConfigError if training ends before the point that is rewound to, or before gradual pruning does."""
+    from deepprobe.pruning.gradual import CubicSchedule
+
     last = config.training.epochs * per_epoch
     if config.rewinding.point.iterations_in(per_epoch) >= last:
         raise ConfigError(
             f"--rewind {config.rewind}: training ends after {config.training.epochs}ep, which is {last}it"
         )
+    if config.gradual:
+        CubicSchedule.parse(config.gradual).check(per_epoch, last=last)
 
 
 def kept_by_round(network: nn.Module, config: LotteryConfig) -> list[int]:

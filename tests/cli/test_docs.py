@@ -6,6 +6,7 @@ import re
 import shlex
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,16 +37,38 @@ def test_commands_are_found() -> None:
     assert len(found) >= 6
 
 
+def run_page(name: str) -> dict[str, Any]:
+    """Names that the Python examples of a page leave, run one after the other."""
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(compile("\n".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)), name, "exec"), names)
+    return names
+
+
 def test_the_example_of_training_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    names: dict[str, object] = {}
-    exec(
-        compile("\n".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)), "training", "exec"),
-        names,
-    )
-    assert names["run"].status == "complete"  # type: ignore[attr-defined]
-    assert set(names["run"].layers()["tap"]) == {"block", "input"}  # type: ignore[attr-defined]
+    run = run_page("training.md")["run"]
+    assert run.status == "complete"
+    assert set(run.layers()["tap"]) == {"block", "input"}
+
+
+def test_the_examples_of_lottery_tickets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.chdir(tmp_path)
+    names = run_page("lottery-tickets.md")
+    table = names["experiment"].table()
+    assert table["run"].tolist() == [
+        "seed0-round00-ticket", "seed0-round01-ticket", "seed0-round01-reinit", "seed0-round02-ticket",
+        "seed0-round02-reinit",
+    ]  # fmt: skip
+    assert set(table["status"]) == {"complete"}
+    assert (tmp_path / "lottery.html").stat().st_size > 10_000
+    assert names["masks"].n_kept == round(50_200 * 0.8**3)
+    removed = ~names["experiment"].masks("seed0-round02-ticket")["classifier.fc2.weight"]
+    weight = names["model"].get_parameter("classifier.fc2.weight")
+    weight.data.fill_(1)
+    names["keep_removed"]()
+    assert ((weight == 0).numpy() == removed).all()
 
 
 def test_links_of_pages_lead_somewhere() -> None:

@@ -85,6 +85,16 @@ def test_words_and_a_file_say_the_same(tmp_path: Path) -> None:
     assert (mixed.config.prune, mixed.config.seeds) == (0.3, (0, 1))
 
 
+LOTTERIES = sorted((Path(__file__).parents[2] / "analyses" / "recipes").glob("*lottery*.toml"))
+
+
+@pytest.mark.parametrize("path", LOTTERIES, ids=lambda path: path.stem)
+def test_every_recipe_is_understood(path: Path) -> None:
+    options, found = options_from(["--config", str(path)])
+    assert [trial.model for trial in found] == list(options.models)
+    assert options.out.parent == Path("runs")
+
+
 def test_models_and_shares_make_an_experiment_each() -> None:
     _, several = options_from(["lenet5", "resnet8", "--prune", "20%,12.5%", "--out", "sweep"])
     assert [(t.model, t.path.as_posix(), t.config.prune) for t in several] == [
@@ -226,6 +236,10 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         (["--rounds", "0"], "--rounds 0: input should be greater than or equal to 1"),
         (["--engine-options", "workers=2"], "--engine-options: the engine local has no 'workers'; did you mean 'n_wor"),
         (["--engine-options", "n_workers=0"], "--engine-options n_workers=0: n_workers=0"),
+        (
+            ["--pruning", "gradual", "--gradual", "1ep..11ep/5it"],
+            "gradual pruning ends at step 231 (11ep), and training",
+        ),
         (["--pruning", "gradual"], "--pruning 'gradual', --gradual '': "),
     ],
 )
@@ -286,6 +300,15 @@ def test_tickets_that_are_not_there(words: list[str], folder: Path, capsys: pyte
     assert main(["ticket", str(folder), *words, "--to", "nowhere.safetensors"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert not Path("nowhere.safetensors").exists()
+
+
+def test_a_report_of_an_experiment(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "lottery.html"
+    assert main(["report", str(folder), "--html", str(page), "--title", "Tickets <b>"]) == 0
+    assert capsys.readouterr().out == f"report of an experiment of 14 runs: {page}\n"
+    assert "Tickets &lt;b&gt;" in page.read_text(encoding="utf-8")
+    assert main(["report", str(folder), str(folder / "seed0-round00-ticket"), "--html", str(page)]) == 2
+    assert "is an experiment, which has a page of its own; name it alone" in capsys.readouterr().err
 
 
 def test_a_ticket_of_what_is_no_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

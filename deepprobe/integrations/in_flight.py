@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from deepprobe.integrations.stored import keep_spectra
 from deepprobe.probes import Probe
 from deepprobe.records.step import Schedule, parse_schedule
+from deepprobe.runs.stored import keep_spectra
 from deepprobe.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -81,4 +81,4 @@ class InFlightCallback:
         found = self._probe.spectra(ranks=context.ranks)
         if found:
             context.record(pd.DataFrame([spectrum.row() for spectrum in found.values()]), split="train")
-            keep_spectra(context, found, under="train/")
+            keep_spectra(context.run, context.step.index, found, under="train/")

@@ -10,10 +10,10 @@ import torch
 
 from deepprobe.hooks.kernels import Kernel, kernels
 from deepprobe.integrations.batches import first
-from deepprobe.integrations.stored import keep_spectra
 from deepprobe.probes import gradient_signal, weight_spectra
 from deepprobe.probes.weights import table_of
 from deepprobe.records.step import Schedule, parse_schedule
+from deepprobe.runs.stored import keep_spectra
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -98,7 +98,7 @@ class WeightCallback:
             return
         found = weight_spectra(context.model, self.layers, progress=False)
         context.record(table_of(found))
-        keep_spectra(context, found)
+        keep_spectra(context.run, context.step.index, found)
 
 
 class UpdateCallback:

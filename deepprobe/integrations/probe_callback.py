@@ -8,9 +8,9 @@ import pandas as pd
 
 from deepprobe.errors import ConfigError, UnknownNameError
 from deepprobe.integrations.batches import first, shared
-from deepprobe.integrations.stored import keep_spectra
 from deepprobe.probes import spectra
 from deepprobe.records.step import Schedule, parse_schedule
+from deepprobe.runs.stored import keep_spectra
 from deepprobe.seeding import preserved_random_states
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class ProbeCallback:
                 found = self._spectra(context, batches, tap, view)
                 if found:
                     context.record(pd.DataFrame([spectrum.row() for spectrum in found.values()]))
-                    keep_spectra(context, found)
+                    keep_spectra(context.run, context.step.index, found)
 
     def _spectra(self, context: Context, batches: list[Any], tap: str, view: str) -> dict[str, Spectrum]:
         """Spectra of one pair, taken by all ranks together."""

@@ -6,22 +6,24 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from warnings import warn
 
+import pandas as pd
 import torch
 
 from deepprobe.errors import DeepprobeError, UnknownNameError
-from deepprobe.probes import condition_numbers, weight_table
+from deepprobe.probes import spectra, weight_spectra
 from deepprobe.records.step import At, Length, parse_schedule
 from deepprobe.runs import FolderRun
 from deepprobe.runs.masks import MASKS
+from deepprobe.runs.stored import keep_spectra
 from deepprobe.training.evaluation import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import pandas as pd
     from torch import nn
 
     from deepprobe.pruning.masks import Masks
+    from deepprobe.records.spectrum import Spectrum
     from deepprobe.training.context import Context
     from deepprobe.training.stream import Data
 
@@ -97,7 +99,7 @@ class WithinEpochs:
 
 
 class ConditioningAtTheEnd:
-    """Callback that takes condition numbers of representations and kernels once training has ended.
+    """Callback that takes spectra of representations and kernels once training has ended.
 
     Args:
         epochs: When that is.
@@ -108,19 +110,20 @@ class ConditioningAtTheEnd:
         self.schedule, self.batches = At((Length(epochs),)), batches
 
     def __call__(self, context: Context) -> None:
-        """Record them; a network that no probe can read is left out."""
+        """Record condition numbers, ranks and singular values; a network that no probe can read is left out."""
         if not context.ranks.is_main:
             return
         try:
-            context.record(self._representations(context, tap="block"))
-            context.record(weight_table(context.model, progress=False))
+            for found in (self._representations(context, tap="block"), weight_spectra(context.model, progress=False)):
+                context.record(pd.DataFrame([spectrum.row() for spectrum in found.values()]))
+                keep_spectra(context.run, context.step.index, found)
         except DeepprobeError as error:  # a long experiment must not end because a network's tensors fit no view
             warn(f"condition numbers of {context.run.name} are left out: {error}", stacklevel=2)
 
-    def _representations(self, context: Context, *, tap: str) -> pd.DataFrame:
-        """Condition numbers of blocks, or of layers where there are no blocks."""
+    def _representations(self, context: Context, *, tap: str) -> dict[str, Spectrum]:
+        """Spectra of blocks, or of layers where there are no blocks."""
         try:
-            return condition_numbers(
+            return spectra(
                 context.model, self.batches, tap=tap, view="channels", rows=4, seed=context.seed,
                 device=context.device, progress=False,
             )  # fmt: skip

@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deepprobe.records.spectrum import Spectrum
-    from deepprobe.training import Context
+    from deepprobe.runs.run import Run
 
 
-def keep_spectra(context: Context, found: Mapping[str, Spectrum], *, under: str = "") -> None:
-    """Store the singular values of this step, beside those that other callbacks stored at it.
+def keep_spectra(run: Run, step: int, found: Mapping[str, Spectrum], *, under: str = "") -> None:
+    """Store the singular values of a step, beside those that other callbacks stored at it.
 
     Args:
-        context: The moment.
+        run: Where to.
+        step: The step.
         found: From layer call to spectrum; kept as ``tap/view/layer`` and, centred, ``centred/tap/view/layer``.
         under: What comes before that: ``train/`` for what was seen in flight.
 
@@ -27,9 +28,8 @@ def keep_spectra(context: Context, found: Mapping[str, Spectrum], *, under: str 
     """
     if not found:
         return
-    step = context.step.index
-    before = context.run.spectra(step) if step in context.run.steps_probed() else {}
-    context.run.save_spectra(step, before | _values(found, under))
+    before = run.spectra(step) if step in run.steps_probed() else {}
+    run.save_spectra(step, before | _values(found, under))
 
 
 def _values(found: Mapping[str, Spectrum], under: str) -> dict[str, NDArray[np.float64]]:

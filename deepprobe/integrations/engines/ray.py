@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deepprobe.errors import ConfigError
-from deepprobe.integrations.engines.sweep import Failure, attempt, drive
 from deepprobe.extras import module_of_extra
+from deepprobe.integrations.engines.sweep import Failure, attempt, drive
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -61,7 +62,8 @@ class RayEngine:
         ray = _ray()
         own = not ray.is_initialized()
         if own:
-            ray.init(address=self.address, include_dashboard=False, log_to_driver=False)
+            level = logging.ERROR if self.quiet else logging.INFO
+            ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level=level)
         remote = ray.remote(num_cpus=self.n_cpus, num_gpus=self.n_gpus, max_retries=self.retries, max_calls=1)(attempt)
         try:
             drive(tasks, _RayWorkers(ray, remote), at_once=None, retries=0, quiet=self.quiet)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepprobe.errors import ConfigError
-from deepprobe.integrations.engines.sweep import Failure, WorkerLostError, attempt, drive
 from deepprobe.extras import module_of_extra
+from deepprobe.integrations.engines.sweep import Failure, WorkerLostError, attempt, drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -29,11 +29,11 @@ class SlurmEngine:
     This process submits each job once the jobs that it needs have ended, and waits for the last. A job that reaches its
     time limit, or is preempted, is queued again by submitit; one that dies is submitted again.
 
-    submitit hands jobs over as pickles. Each job has a folder of its own for that, made for it alone, so that nothing
-    is read but what this process and its job wrote. It is removed when the job has ended well.
+    submitit hands jobs over as pickles. Each job has a new folder for that, FOLDER/jobs/…, so that nothing is read but
+    what this process and its job wrote. It is removed when the job has ended well.
 
     Attributes:
-        folder: Below which those folders are made; seen by all machines. That of the experiment's results will do.
+        folder: The experiment's, or another that all machines see.
         cluster: "slurm"; "local" starts processes on this machine instead; None is whichever is there.
         partition: Of Slurm; None is its default.
         minutes: Time limit of a job.
@@ -81,11 +81,11 @@ class SlurmEngine:
             tasks: Each is submitted once what it needs has ended well.
 
         Raises:
-            ConfigError: If the tasks' keys and needs do not fit together, or submitit refuses an option.
+            ConfigError: If the tasks' keys and needs do not fit together, or submitit or Slurm refuses a job.
             SweepError: If a task failed, after all that do not need it have ended.
         """
         cluster = self.cluster or ("slurm" if shutil.which("srun") else "local")
-        folder = Path(self.folder).absolute()
+        folder = Path(self.folder).absolute() / "jobs"
         folder.mkdir(parents=True, exist_ok=True)
         workers = _Jobs(self, folder=folder, cluster=cluster)
         at_once = self.at_once or (1 if cluster == "local" else None)
@@ -127,10 +127,10 @@ class _Jobs:
         executor = _submitit().AutoExecutor(folder, cluster=self.cluster, **retries)
         try:
             executor.update_parameters(**self._parameters(slug))
-        except (ValueError, TypeError, NameError) as error:
+            return executor.submit(_Job(task.call))
+        except (ValueError, TypeError, NameError, _submitit().core.utils.FailedJobError) as error:
             shutil.rmtree(folder)
-            raise ConfigError(f"submitit refuses options={dict(self.engine.options)}: {error}") from error
-        return executor.submit(_Job(task.call))
+            raise ConfigError(f"the job cannot be submitted: {str(error).strip()}") from error
 
     def _parameters(self, name: str) -> dict[str, Any]:
         """Settings of a job in submitit's words."""

@@ -93,6 +93,9 @@ class LotteryOptions(TrainingOptions):
     evaluate_every: str = "1ep"
     """When validation and test images are looked at, beside each epoch's end: 100it. The early-stop iteration is one of
     these points."""
+    early_bird_every: str | None = None
+    """When a mask is drawn and compared with those drawn before, 1ep, to see from when on the ticket is known; never by
+    default."""
     probe_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 256
     """Validation images on which condition numbers are taken at the end of each training; 0 for none."""
     engine: Literal["local", "ray", "slurm"] = "local"

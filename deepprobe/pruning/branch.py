@@ -19,6 +19,7 @@ from deepprobe.pruning.collapse import warn_of_collapse
 from deepprobe.pruning.config import LotteryConfig
 from deepprobe.pruning.controls import random_masks, shuffled_masks
 from deepprobe.pruning.criteria import Subject
+from deepprobe.pruning.early_bird import EarlyBirdCallback
 from deepprobe.pruning.gradual import GradualPruningCallback
 from deepprobe.pruning.history import History, run_name
 from deepprobe.pruning.masks import Masks
@@ -224,6 +225,8 @@ class _Work:
         found: list[Callback] = []
         if own.evaluate_every != "1ep" and held_out:
             found.append(WithinEpochs(own.evaluate_every, held_out))
+        if own.early_bird_every is not None:
+            found.append(EarlyBirdCallback(own.early_bird_every, fraction=own.prune, protect=own.protect))
         if own.probe_samples:
             source = next(iter(held_out.values()), splits.train)
             samples = first_samples(source, device=self.device, n_samples=own.probe_samples, batch_size=256)

@@ -57,6 +57,8 @@ class LotteryConfig:
         control_rounds: Rounds that get controls; all by default.
         seeds: Seeds of initial weights and order of the data; one chain of tickets each.
         evaluate_every: When the network is measured on validation and test set, beside each epoch's end: "100it".
+        early_bird_every: When a mask is drawn and compared with those drawn before ("1ep"), to see from when on the ticket
+            is known (``EarlyBirdCallback``); never by default.
         probe_samples: Samples on which condition numbers are taken at the end of each training; 0 for none.
     """
 
@@ -77,6 +79,7 @@ class LotteryConfig:
     control_rounds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False)] | None = None
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Strict(False), Field(min_length=1)] = (0,)
     evaluate_every: str = "1ep"
+    early_bird_every: str | None = None
     probe_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 256
 
     @model_validator(mode="after")
@@ -85,7 +88,9 @@ class LotteryConfig:
         if self.criterion not in CRITERIA:
             raise ConfigError(f"criterion={self.criterion!r}: there is no such criterion; "
                               f"{nearest(self.criterion, CRITERIA)}")  # fmt: skip
-        parse_schedule(self.evaluate_every)
+        for when in (self.evaluate_every, self.early_bird_every):
+            if when is not None:
+                parse_schedule(when)
         self.rewinding.config(self.training)
         if self.rates and self.allocation != "layerwise":
             raise ConfigError(f"rates={self.rates}: rates of layers need allocation='layerwise'")

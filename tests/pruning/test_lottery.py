@@ -349,3 +349,11 @@ def test_networks_and_data_that_do_not_fit_are_told_before_any_training(few, tmp
     (tmp_path / "f" / "thesis.txt").write_text("x")
     with pytest.raises(RunError, match=r"is not empty and holds no experiment \(there is 'thesis.txt'\)"):
         run_lottery(make, few, CONFIG, out=tmp_path / "f")
+
+
+def test_masks_are_drawn_along_the_way_where_that_is_asked_for(few, tmp_path):
+    config = replace(CONFIG, rounds=1, early_bird_every="1ep", probe_samples=0)
+    records = run_lottery(make, few, config, out=tmp_path / "e", quiet=True).records()
+    drawn = records[records["measure"] == "mask_distance"]
+    assert drawn.groupby("run").size().to_dict() == {"seed0-round00-ticket": 2, "seed0-round01-ticket": 2}
+    assert drawn["value"].between(0, 1).all()

@@ -57,8 +57,8 @@ class LotteryConfig:
         control_rounds: Rounds that get controls; all by default.
         seeds: Seeds of initial weights and order of the data; one chain of tickets each.
         evaluate_every: When the network is measured on validation and test set, beside each epoch's end: "100it".
-        early_bird_every: When a mask is drawn and compared with those drawn before ("1ep"), to see from when on the ticket
-            is known (``EarlyBirdCallback``); never by default.
+        early_bird_every: When a mask is drawn and compared with those before ("1ep"), to see from when on the ticket is
+            known (``EarlyBirdCallback``); never by default.
         probe_samples: Samples on which condition numbers are taken at the end of each training; 0 for none.
     """
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 from deepprobe.training.stream import fixed_batches, is_pair
 
+MOST_UNCOUNTED = 2**17
+"""Logits that are kept to be counted together: counting takes as long for a thousand samples as for one batch."""
+
 
 class Tally:
     """Running sums of what a classifier said; nothing leaves the device before it is read."""
@@ -31,8 +34,9 @@ class Tally:
         self._correct: Tensor | None = None
         self._predicted: Tensor | None = None
         self._labelled: Tensor | None = None
+        self._uncounted: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._n_uncounted = 0
 
-    @torch.no_grad()
     def add(self, logits: Tensor, labels: Tensor, *, loss: Tensor) -> None:
         """Add a batch.
 
@@ -41,21 +45,18 @@ class Tally:
             labels: Shape (n,), int64.
             loss: Mean loss of the batch, a scalar.
         """
-        predicted = logits.argmax(dim=1)
-        classes = torch.arange(logits.shape[1], device=logits.device)
-        self._add(
-            len(labels),
-            loss.detach().double() * len(labels),
-            (predicted == labels).sum(),
-            (predicted[:, None] == classes).sum(dim=0),
-            (labels[:, None] == classes).sum(dim=0),
-        )
+        self._uncounted.append((logits.detach(), labels, loss.detach()))
+        self._n_uncounted += logits.numel()
+        self.n_samples += len(labels)
+        if self._n_uncounted > MOST_UNCOUNTED:
+            self._count()
 
     def merge(self, other: Tally) -> None:
         """Add all that another tally was given."""
-        sums = (other._loss, other._correct, other._predicted, other._labelled)
-        if not any(part is None for part in sums):
-            self._add(other.n_samples, *(part for part in sums if part is not None))
+        other._count()
+        self.n_samples += other.n_samples
+        self._loss = _sum(self._loss, other._loss)
+        self._add_counts(other._correct, other._predicted, other._labelled)
 
     def over(self, ranks: Ranks) -> Tally:
         """What all ranks were given, on every rank; collective."""
@@ -66,13 +67,24 @@ class Tally:
             merged.merge(Tally.of_state(state, device=torch.device("cpu")))
         return Tally.of_state(ranks.broadcast(merged.state()), device=torch.device("cpu"))
 
-    def _add(self, n_samples: int, loss: Tensor, correct: Tensor, predicted: Tensor, labelled: Tensor) -> None:
-        """Add sums."""
-        self.n_samples += n_samples
-        self._loss = loss if self._loss is None else self._loss + loss
-        self._correct = correct if self._correct is None else self._correct + correct
-        self._predicted = predicted if self._predicted is None else self._predicted + predicted
-        self._labelled = labelled if self._labelled is None else self._labelled + labelled
+    def _count(self) -> None:
+        """Count what was kept."""
+        if not self._uncounted:
+            return
+        logits, labels, losses = zip(*self._uncounted, strict=True)
+        self._uncounted, self._n_uncounted = [], 0
+        for loss, one in zip(losses, labels, strict=True):  # one after the other: the same sum, whenever it is taken
+            self._loss = _sum(self._loss, loss.double() * len(one))
+        predicted, labelled, n_classes = torch.cat(logits).argmax(dim=1), torch.cat(labels), logits[0].shape[1]
+        self._add_counts(
+            (predicted == labelled).sum(), _histogram(predicted, n_classes), _histogram(labelled, n_classes)
+        )
+
+    def _add_counts(self, correct: Tensor | None, predicted: Tensor | None, labelled: Tensor | None) -> None:
+        """Add counts, if there are any."""
+        self._correct = _sum(self._correct, correct)
+        self._predicted = _sum(self._predicted, predicted)
+        self._labelled = _sum(self._labelled, labelled)
 
     def read(self) -> dict[str, float]:
         """Mean loss, accuracy, what a constant answer would reach, and how constant the answers were; empty of nothing.
@@ -80,6 +92,7 @@ class Tally:
         ``majority_share`` is the share of the most frequent label, the accuracy of the best constant predictor;
         ``top_prediction_share`` that of the class predicted most, 1 for a constant predictor.
         """
+        self._count()
         if self._loss is None or self._correct is None or self._predicted is None or self._labelled is None:
             return {}
         return {
@@ -92,6 +105,7 @@ class Tally:
 
     def state(self) -> dict[str, Tensor | int | None]:
         """The sums as plain values on the CPU, for a checkpoint within an epoch."""
+        self._count()
         sums = {"loss": self._loss, "correct": self._correct, "predicted": self._predicted, "labelled": self._labelled}
         return {"n_samples": self.n_samples, **{k: None if v is None else v.cpu() for k, v in sums.items()}}
 
@@ -105,6 +119,17 @@ class Tally:
             value = state[name]
             setattr(tally, f"_{name}", value.to(device) if isinstance(value, torch.Tensor) else None)
         return tally
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """The sum of what is there of two."""
+    return b if a is None else a if b is None else a + b
+
+
+def _histogram(values: Tensor, n_classes: int) -> Tensor:
+    """How often each class occurs; labels below 0, which the loss leaves out, are not counted."""
+    counts = values.new_zeros(n_classes + 1)
+    return counts.scatter_add_(0, values.clamp(min=-1) + 1, torch.ones_like(values))[1:]
 
 
 def evaluate(

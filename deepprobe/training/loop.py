@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,8 +67,9 @@ class Loop:
     keep: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
+        self.checked_at_once = CHECKED_AT_ONCE_ON_CPU if self.device.type == "cpu" else CHECKED_AT_ONCE
         self.update = Updater(
-            self.model, self.config, device=self.device, ranks=self.ranks,
+            self.model, self.config, device=self.device, ranks=self.ranks, looks_at_once=self.checked_at_once == 1,
             on_gradients=[c.on_gradients for c in self.callbacks if hasattr(c, "on_gradients")],
         )  # fmt: skip
         self.is_new = True
@@ -83,7 +84,6 @@ class Loop:
             (schedule_of(c), c) for c in self.callbacks if hasattr(c, "around_update")
         ]
         self.checkpoints = Checkpoints(self.run, self.config, about=self.about, keep=self.keep)
-        self.checked_at_once = CHECKED_AT_ONCE_ON_CPU if self.device.type == "cpu" else CHECKED_AT_ONCE
 
     def resume(self) -> None:
         """Take up the last checkpoint, or else the state to start from; what a killed process wrote after it goes."""
@@ -125,30 +125,36 @@ class Loop:
 
     def _epoch(self, progress: Progress) -> None:
         """Train to the end of the epoch under way."""
+        eventful = self._eventful()
         self.resumed_at = time.perf_counter()
         for part in self.stream.batches(self.step.epoch, skip=self.step.iteration):
             self._update(part)
-            looking = self.n_unchecked >= self.checked_at_once or self.step.ends_epoch or self._something_is_due()
+            due = self.step.index in eventful
+            looking = due or self.n_unchecked >= self.checked_at_once
             if looking:
                 self._check_losses()
-            with self._clock_stopped():
-                if self.step.ends_epoch:
-                    self._measure()
-                    progress.epoch(self.step, self.metrics)
-                self._call_back()
-                stopping = self._save_or_stop(looking=looking)
+            if due:
+                with self._clock_stopped():
+                    if self.step.ends_epoch:
+                        self._measure()
+                        progress.epoch(self.step, self.metrics)
+                    self._call_back()
+            stopping = self._save_or_stop(due=due, looking=looking)
             progress.advance()
             if stopping:
                 self._stop()
 
-    def _something_is_due(self) -> bool:
-        """Whether this step's weights are to be looked at or kept, and so must be known to be those of this step."""
-        due = any(schedule.is_due(self.step) for schedule, _ in self.scheduled)
-        return due or self._a_checkpoint_is_due()
+    def _eventful(self) -> frozenset[int]:
+        """Steps of this epoch whose weights are to be looked at or kept, and so must be known to be theirs."""
+        n = self.stream.n_batches
+        steps = [Step(i, n) for i in range(self.step.index + 1, (self.step.epoch + 1) * n)]
+        schedules = [schedule for schedule, _ in self.scheduled]
+        due = {s.index for s in steps if self._is_kept(s) or any(schedule.is_due(s) for schedule in schedules)}
+        return frozenset(due | {(self.step.epoch + 1) * n})
 
-    def _a_checkpoint_is_due(self) -> bool:
+    def _is_kept(self, step: Step) -> bool:
         """Whether the state of this very step is to be kept."""
-        return self.step.index in self.keep or self.checkpoints.timer.is_due_at(self.step)
+        return step.index in self.keep or self.checkpoints.timer.is_due_at(step)
 
     @contextmanager
     def _clock_stopped(self) -> Iterator[None]:
@@ -162,20 +168,28 @@ class Loop:
         rate = learning_rate(self.config, self.step.index, iterations_per_epoch=self.step.iterations_per_epoch)
         after = self.step.next()
         watching = [callback for schedule, callback in self.watching if schedule.is_due(after)]
-        with ExitStack() as stack, self._memory_told(after):
-            if watching:
-                with self._for_callbacks():
-                    for callback in watching:
-                        stack.enter_context(callback.around_update(self._context(after)))
-            logits, loss = self.update(part, rate=rate)
-            self.step = after
-            self.tally.add(logits, part.y, loss=loss)
-            self.unchecked.add(part.x)
-            self.n_unchecked += 1
-            if watching:
-                self._check_losses()
-                with self._for_callbacks():
-                    stack.close()
+        try:
+            with self._watched(watching, after) if watching else nullcontext():
+                logits, loss = self.update(part, rate=rate)
+                self.step = after
+                self.tally.add(logits, part.y, loss=loss)
+                self.unchecked.add(part.x)
+                self.n_unchecked += 1
+        except (RuntimeError, MemoryError) as error:
+            self._tell_of_memory(error, after)
+            raise
+
+    @contextmanager
+    def _watched(self, callbacks: Sequence[Any], step: Step) -> Iterator[None]:
+        """Inside, an update around which callbacks stand; they see its end only if its loss was finite."""
+        with ExitStack() as stack:
+            with self._for_callbacks():
+                for callback in callbacks:
+                    stack.enter_context(callback.around_update(self._context(step)))
+            yield
+            self._check_losses()
+            with self._for_callbacks():
+                stack.close()
 
     @contextmanager
     def _for_callbacks(self) -> Iterator[None]:
@@ -185,21 +199,17 @@ class Loop:
             yield
         self.callback_seconds += time.perf_counter() - started
 
-    @contextmanager
-    def _memory_told(self, step: Step) -> Iterator[None]:
-        """Too little memory ends the run with a message that says what to try."""
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            advice = f"a callback found too little memory ({error}); give it fewer samples, layers or rows"
-            advice = str(error) if isinstance(error, OutOfMemoryError) else advice
-            kept = self.checkpoints.newest_name
-            where = f"; the last checkpoint is {kept}" if kept else ""
-            message = f"step {step}: {advice}, in another folder, since that is another run{where}"
-            self.run.set_status("interrupted", message)
-            raise OutOfMemoryError(message) from error
+    def _tell_of_memory(self, error: Exception, step: Step) -> None:
+        """Too little memory ends the run with a message that says what to try; other errors are left alone."""
+        if not is_out_of_memory(error):
+            return
+        advice = f"a callback found too little memory ({error}); give it fewer samples, layers or rows"
+        advice = str(error) if isinstance(error, OutOfMemoryError) else advice
+        kept = self.checkpoints.newest_name
+        where = f"; the last checkpoint is {kept}" if kept else ""
+        message = f"step {step}: {advice}, in another folder, since that is another run{where}"
+        self.run.set_status("interrupted", message)
+        raise OutOfMemoryError(message) from error
 
     def _check_losses(self) -> None:
         """Raise _Diverged if a loss since the last check was not finite, on all ranks alike."""
@@ -216,15 +226,16 @@ class Loop:
         told = [said for said in self.ranks.gather(words) if said]
         raise _Diverged(self.ranks.broadcast(told[0] if told else ""))
 
-    def _save_or_stop(self, *, looking: bool) -> bool:
+    def _save_or_stop(self, *, due: bool, looking: bool) -> bool:
         """Write a checkpoint if one is due; returns whether somebody asked for the end before the last step."""
         stopping = timed = False
         if looking or self.ranks.is_alone:
             timed = self.checkpoints.timer.is_due_now() and self.ranks.is_main
             stopping, timed = self.ranks.agree([self.interruption.requested, timed])
         at_the_end = self.step.index == self.last
-        if stopping or timed or at_the_end or self._a_checkpoint_is_due():
-            self._checkpoint()
+        if stopping or timed or at_the_end or (due and self._is_kept(self.step)):
+            with self._clock_stopped():
+                self._checkpoint()
         return stopping and not at_the_end
 
     def _measure(self) -> None:
@@ -255,9 +266,12 @@ class Loop:
             return
         started = time.perf_counter()
         self.ranks.copy_from_main(self.model.buffers())
-        with self._memory_told(self.step):
+        try:
             for callback in due:
                 callback(self._context())
+        except (RuntimeError, MemoryError) as error:
+            self._tell_of_memory(error, self.step)
+            raise
         self.callback_seconds += time.perf_counter() - started
 
     def _context(self, step: Step | None = None) -> Context:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -34,24 +35,53 @@ class LossGuard:
         self._ranks = ranks
         self._held = torch.zeros((), device=device)
         self._n_held = torch.zeros((), device=device)
-        self._loss = torch.zeros((), device=device, dtype=torch.float64)
+        self._losses: list[Tensor] = []  # since the last look
         optimizer.found_inf = self._held  # type: ignore[attr-defined]  # read by step(), as GradScaler sets it
 
     @torch.no_grad()
-    def watch(self, loss: Tensor) -> None:
-        """Take the loss of an update, before the optimizer's step; collective where there are several ranks."""
-        bad = self._ranks.total(torch.logical_not(torch.isfinite(loss)).float())
-        torch.where(self._held > 0, self._loss, loss.double(), out=self._loss)
+    def holds(self, loss: Tensor) -> bool:
+        """Take the loss of an update, before the optimizer's step; collective where there are several ranks.
+
+        Returns:
+            Whether the step must not be made, where that is known at once.
+        """
+        bad = self._ranks.total((loss - loss).ne_(0))  # 0 of a finite number, else NaN
         torch.maximum(self._held, bad.clamp(max=1), out=self._held)
         self._n_held += self._held
+        self._losses.append(loss)
+        return False
 
     def read(self) -> tuple[int, float] | None:
         """How many updates were held back since the first loss that was not finite, and this rank's loss then.
 
         None if all were finite. Waits for the device.
         """
-        n_held = int(self._n_held.item())
-        return (n_held, self._loss.item()) if n_held else None
+        n_held, losses = int(self._n_held.item()), self._losses
+        self._losses = []
+        return (n_held, losses[-n_held].item()) if n_held else None
+
+
+class LossGuardOfCPU:
+    """The same where a look at a number costs nothing: the optimizer's step is left out.
+
+    Args:
+        ranks: The processes that train together; a loss of one of them counts for all.
+    """
+
+    def __init__(self, *, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._found: tuple[int, float] | None = None
+
+    def holds(self, loss: Tensor) -> bool:
+        """As LossGuard's."""
+        value = loss.item()
+        if self._ranks.agree([not math.isfinite(value)])[0]:
+            self._found = (1, value)
+        return self._found is not None
+
+    def read(self) -> tuple[int, float] | None:
+        """As LossGuard's."""
+        return self._found
 
 
 class RecentInputs:

@@ -102,14 +102,12 @@ class TensorStream:
         draws = None
         if self.augmentation != "none":
             draws = draw_augmentation(self.seed, epoch, n_samples=n).to(device)
-        order = order.to(device)
-        for i in range(skip, self.n_batches):
-            whole = order[i * self.batch_size : (i + 1) * self.batch_size]
+        for whole in torch.split(order.to(device), self.batch_size)[skip : self.n_batches]:
             chosen = whole[self.ranks.share(len(whole))]
-            images = self.images[chosen]
+            images = self.images.index_select(0, chosen)  # copies rows, where images[chosen] copies numbers
             if draws is not None:
                 images = augment(images, draws[chosen], flip=self.augmentation == "pad-crop-flip")
-            yield Part(images, self.labels[chosen], len(whole))
+            yield Part(images, self.labels.index_select(0, chosen), len(whole))
 
     def state(self) -> None:
         """Nothing: the order is a function of seed and epoch."""

@@ -20,7 +20,8 @@ COMMAND = re.compile(r"^(?:#\s+)?(?:DEEPPROBE_DATA=\S+ |torchrun .*-m )?deepprob
 
 def commands(page: Path) -> list[list[str]]:
     """Words after ``deepprobe`` of every command that a page shows."""
-    return [shlex.split(line, comments=True) for line in COMMAND.findall(page.read_text(encoding="utf-8"))]
+    text = re.sub(r"\\\n#?\s*", "", page.read_text(encoding="utf-8"))  # a command may go on in the next line
+    return [shlex.split(line, comments=True) for line in COMMAND.findall(text)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -111,5 +111,5 @@ def last_checkpoint(run: FolderRun) -> Checkpoint:
 
 def checkpoint_at(run: FolderRun, point: Length) -> Checkpoint:
     """The checkpoint of a point in a run's training; RunError if it was not kept, or is damaged."""
-    length = (last_checkpoint(run).training or {})["iterations_per_epoch"]
+    length = (last_checkpoint(run).training or {})["iterations_per_epoch"] if point.epochs else 1
     return load_checkpoint(run.check(file_of_step(point.iterations_in(length))))

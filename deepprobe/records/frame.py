@@ -46,24 +46,33 @@ def tidy(table: pd.DataFrame, **point: Any) -> pd.DataFrame:
     Returns:
         Frame with the columns TIDY; numbers that the table does not have are left out.
     """
-    base = table.assign(**{k: v for k, v in point.items() if k not in table.columns})
-    parts: list[pd.DataFrame] = []
-    for centred, prefix in ((False, ""), (True, "centred_")):
-        for measure in (*_NUMBERS, *(() if centred else (*UNIT_COUNTS, *KERNEL_MEASURES))):
-            if prefix + measure not in base.columns:
-                continue
-            part = base.reindex(columns=[*POINT, *LAYER]).assign(
-                measure=measure, centred=centred, value=base[prefix + measure].astype("float64")
-            )
-            if measure == "condition_number":
-                part["low"] = base[prefix + "condition_number_low"]
-                part["high"] = base[prefix + "condition_number_high"]
-                part["status"] = base[prefix + "status"]
-                part["reason"] = base.get(prefix + "reason", pd.Series("", index=base.index))
-            parts.append(part)
-    if not parts:
+    base = table.assign(**{k: v for k, v in point.items() if k not in table.columns}).reset_index(drop=True)
+    columns = [
+        (prefix, measure)
+        for prefix, measures in (("", (*_NUMBERS, *UNIT_COUNTS, *KERNEL_MEASURES)), ("centred_", _NUMBERS))
+        for measure in measures
+        if prefix + measure in base.columns
+    ]
+    if not columns:
         return pd.DataFrame(columns=list(TIDY))
-    return pd.concat(parts, ignore_index=True).reindex(columns=list(TIDY))
+    n = len(base)
+    frame = base.reindex(columns=[*POINT, *LAYER]).iloc[np.tile(np.arange(n), len(columns))].reset_index(drop=True)
+    frame["centred"] = np.repeat([prefix != "" for prefix, _ in columns], n)
+    frame["measure"] = pd.Series([measure for _, measure in columns for _ in range(n)], dtype=str)
+    frame["value"] = np.concatenate([base[prefix + measure].to_numpy("float64") for prefix, measure in columns])
+    certainties = [
+        _certainty(base, prefix).set_axis(range(i * n, (i + 1) * n))
+        for i, (prefix, measure) in enumerate(columns)
+        if measure == "condition_number"
+    ]
+    return (frame.join(pd.concat(certainties)) if certainties else frame).reindex(columns=list(TIDY))
+
+
+def _certainty(base: pd.DataFrame, prefix: str) -> pd.DataFrame:
+    """What stands beside a condition number: low, high, status and reason."""
+    found = base.reindex(columns=[prefix + c for c in ("condition_number_low", "condition_number_high", "status")])
+    found.columns = pd.Index(["low", "high", "status"])
+    return found.assign(reason=base.get(prefix + "reason", ""))
 
 
 def wide(frame: pd.DataFrame) -> pd.DataFrame:

@@ -143,8 +143,8 @@ def rows_of(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
     columns = []
     for name in TIDY:
         to = convert[_TYPES[name]]
-        values = frame[name].astype(object)
-        columns.append([None if null else to(v) for v, null in zip(values, frame[name].isna(), strict=True)])
+        values = frame[name].to_numpy(dtype=object)
+        columns.append([None if null else to(v) for v, null in zip(values, pd.isna(values), strict=True)])
     return list(zip(*columns, strict=True))
 
 

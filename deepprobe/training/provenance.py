@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sized
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,7 @@ def _bytes(tensor: torch.Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
 
+@cache
 def _version(package: str) -> str | None:
     """Installed version, or None."""
     try:

@@ -164,7 +164,8 @@ class Masks(Mapping[str, "torch.Tensor"]):
             ShapeError: If the masks are not of this model.
         """
         for name, parameter in self.parameters_of(model).items():
-            parameter.masked_fill_(~self._masks[name].to(parameter.device), 0)
+            removed = ~self._masks[name].to(parameter.device)
+            parameter.masked_fill_(removed & (parameter != 0), 0)  # zeros keep their sign: a resumed run has equal bits
 
     def attach(self, optimizer: torch.optim.Optimizer, model: nn.Module, *, clear: bool = True) -> RemovableHandle:
         """Keep removed weights at zero through every step of an optimizer, until the handle is removed.

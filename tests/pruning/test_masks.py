@@ -141,3 +141,12 @@ def test_shared_weights_have_one_mask():
     layer = nn.Linear(4, 4)
     model = nn.Sequential(layer, nn.ReLU(), layer)
     assert list(Masks.dense(model)) == ["0.weight"]
+
+
+def test_zeros_keep_their_sign():
+    model = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-0.0, -3.0]]))
+    Masks({"weight": torch.tensor([[False, False]])}).apply(model)
+    assert model.weight.eq(0).all()
+    assert torch.signbit(model.weight).tolist() == [[True, False]]

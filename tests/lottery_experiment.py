@@ -44,7 +44,12 @@ def metric_rows(branch, round_, seed, *, steps=STEPS):
         rows.append({"step": step, "split": "train", "measure": "seconds", "value": 0.5})
     if branch == "sibling":
         for split, height in (("train", 0.004), ("test", 0.02)):
-            value = {"step": steps[-1], "split": split, "measure": "error_barrier", "value": height * (6 - round_)}
+            value = {
+                "step": steps[-1],
+                "split": split,
+                "measure": "error_barrier",
+                "value": height * max(0, 6 - round_),
+            }
             rows.append(value)
     frame = pd.DataFrame(rows, columns=list(TIDY))
     return frame.assign(run="whatever", seed=99, round=0, epoch=frame["step"] / 100)

@@ -10,19 +10,35 @@ from deepprobe.reports.figures import (
 )
 from deepprobe.reports.html import write_report
 from deepprobe.reports.kernels import kernels_by_depth
+from deepprobe.reports.lottery import write_lottery_report, write_lottery_tables
+from deepprobe.reports.lottery_figures import (
+    barrier_by_density,
+    conditioning_by_density,
+    outcome_by_density,
+    overlap_by_density,
+)
+from deepprobe.reports.lottery_maps import condition_by_round, density_by_layer
 from deepprobe.reports.source import spectra_frame
 from deepprobe.reports.tables import summary, write_tables
 
 __all__ = [
+    "barrier_by_density",
     "condition_by_depth",
+    "condition_by_round",
     "condition_heatmap",
+    "conditioning_by_density",
+    "density_by_layer",
     "kernels_by_depth",
+    "outcome_by_density",
+    "overlap_by_density",
     "rank_by_depth",
     "spectra_by_depth",
     "spectra_frame",
     "summary",
     "training_curves",
     "units_by_depth",
+    "write_lottery_report",
+    "write_lottery_tables",
     "write_report",
     "write_tables",
 ]

@@ -65,7 +65,7 @@ def condition_heatmap(
     logs[unknown] = low - 1
     colours = mpl.colormaps["cividis"].with_extremes(under=UNKNOWN, over=INFINITE, bad=UNPROBED)
     logs[~probed.to_numpy(dtype=bool)] = np.nan
-    _image(ax, logs, cmap=colours, vmin=low, vmax=high, cbar_kws={"label": "log₁₀ κ"})
+    draw_image(ax, logs, cmap=colours, vmin=low, vmax=high, cbar_kws={"label": "log₁₀ κ"})
     finish(ax, x="depth", y=when).grid(visible=False)
     ax.invert_yaxis()
     _name_ticks(ax, list(grid.columns), list(grid.index))
@@ -74,7 +74,7 @@ def condition_heatmap(
     return ax
 
 
-def _image(ax: Axes, values: np.ndarray, *, cbar_kws: dict[str, Any], **options: Any) -> None:
+def draw_image(ax: Axes, values: np.ndarray, *, cbar_kws: dict[str, Any], **options: Any) -> None:
     """Heat map of a grid, its first row on top, as one embedded picture; labels and ticks are for the caller."""
     import seaborn as sns  # takes a second: loaded for the first figure, not with the package
 
@@ -126,7 +126,7 @@ def spectra_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, lowest: flo
     low = min(-1.0, float(np.floor(least)))
     below = bool(logs.min() < low) or low <= np.log10(SMALLEST_SHARE)
     bar = {"label": "log₁₀ σᵢ / σ₁" + (", darkest: below" if below else ""), "extend": "min" if below else "neither"}
-    _image(ax, logs, cmap="cividis", vmin=low, vmax=0.0, cbar_kws=bar)
+    draw_image(ax, logs, cmap="cividis", vmin=low, vmax=0.0, cbar_kws=bar)
     finish(ax, x="depth", y="position i / m of σᵢ").grid(visible=False)
     _name_ticks(ax, depths, [])
     ax.set_yticks([0, SPECTRUM_ROWS / 2, SPECTRUM_ROWS], ["first", "½", "last"])

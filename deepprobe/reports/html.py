@@ -48,24 +48,13 @@ def write_report(source: Any, path: str | Path, *, title: str | None = None) -> 
 def render(source: Any, *, title: str | None = None) -> str:
     """The report as text; arguments and errors as ``write_report``."""
     group = networks(source)
-    script, css = _asset("sort.js"), _asset("report.css")
-    environment = Environment(
-        loader=PackageLoader("deepprobe.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     runs = sum(len(n.runs) for n in group)
     n_layers = sum(len(n.layers) for n in group)
     heading = clean(title) if title else _heading([n.name for n in group])
-    return environment.get_template("report.html").render(
+    return fill(
+        "report.html",
         title=heading,
         lead=f"{plural(len(group), 'network')}, {plural(runs, 'run')}, {plural(n_layers, 'measurement')} of layers.",
-        version=_version(),
-        policy=_policy(script),
-        css=Markup(css),
-        script=Markup(script),
         findings=findings(group),
         summary=page.summary_table(group),
         sections=page.sections(group),
@@ -74,6 +63,21 @@ def render(source: Any, *, title: str | None = None) -> str:
         several_runs=any(len(n.runs) > 1 for n in group),
         definitions=page.definitions(group),
         provenance=page.provenance(group),
+    )
+
+
+def fill(template: str, **content: Any) -> str:
+    """A page made from a template: what it holds is escaped, its one script is named by its hash."""
+    script, css = _asset("sort.js"), _asset("report.css")
+    environment = Environment(
+        loader=PackageLoader("deepprobe.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(
+        version=_version(), policy=_policy(script), css=Markup(css), script=Markup(script), **content
     )
 
 

@@ -70,7 +70,9 @@ def sections(group: Sequence[Network]) -> tuple[Section, ...]:
     return tuple(s for s in parts if s.panels)
 
 
-def _panel(slug: str, draw: Callable[[Axes], object], *, caption: str, alt: str, size: tuple[float, float]) -> Panel:
+def draw_panel(
+    slug: str, draw: Callable[[Axes], object], *, caption: str, alt: str, size: tuple[float, float]
+) -> Panel:
     """A figure as markup."""
     return Panel(Markup(inline_svg(draw, name=slug, alt=alt, size=size)), caption)
 
@@ -97,7 +99,7 @@ def _kappa(group: Sequence[Network]) -> Section:
             if measure != "condition_number" and rows[measure].isna().all():
                 continue
             found.append(
-                _panel(
+                draw_panel(
                     f"kappa{words.replace(' ', '-')}-{i}",
                     partial(figures.condition_by_depth, rows, measure=measure),
                     caption=f"Condition number{words} by depth: {where}.",
@@ -132,7 +134,7 @@ def _ranks(group: Sequence[Network]) -> Section:
             medians = rows.groupby("network", sort=False)[measure].median()
             each = "; ".join(f"{network}: median {number(value)}" for network, value in medians.items())
             found.append(
-                _panel(
+                draw_panel(
                     f"{measure.replace('_', '-')}-{i}",
                     partial(figures.rank_by_depth, rows, measure=measure),
                     caption=f"{name.capitalize()} by depth: {where}.",
@@ -155,7 +157,7 @@ def _spectra(group: Sequence[Network]) -> Section:
         for j, (tap, view) in enumerate(facets(runs)):
             rows, where = facet(runs, tap, view), place(tap, view)
             ends = rows.loc[rows.groupby("depth")["share"].idxmax(), "value"]
-            panel = _panel(
+            panel = draw_panel(
                 f"spectra-{i}-{j}",
                 partial(figures.spectra_by_depth, rows, lowest=_lowest(group, tap, view)),
                 caption=f"{network.name}{_first_run(network)}: {where}.",
@@ -188,7 +190,7 @@ def _heatmaps(group: Sequence[Network]) -> Section:
             steps = rows["step"].nunique()
             if steps < 2:
                 continue
-            panel = _panel(
+            panel = draw_panel(
                 f"heatmap-{i}-{j}",
                 partial(figures.condition_heatmap, rows, limits=_limits(group, tap, view)),
                 caption=f"{network.name}{_first_run(network)}: {where}.",
@@ -226,7 +228,7 @@ def _kernels(group: Sequence[Network]) -> Section:
             says = kernels.sentence(tables[network.name], measure)
             if not says:
                 continue
-            panel = _panel(
+            panel = draw_panel(
                 f"{measure.replace('_', '-')}-by-depth-{i}",
                 partial(kernels.kernels_by_depth, tables[network.name], measure=measure, limits=limits),
                 caption=f"{network.name}{_first_run(network)}. {says}",
@@ -269,7 +271,7 @@ def _training(group: Sequence[Network]) -> Section:
         mean = last.groupby(level=["network", "split"], sort=False).mean().reset_index()
         each = "; ".join(f"{r['network']}, {r['split']}: {text(r['value'])}" for r in mean.to_dict("records"))
         found.append(
-            _panel(
+            draw_panel(
                 measure,
                 partial(figures.training_curves, rows, measure=measure),
                 caption=f"{measure.capitalize()} over training.",
@@ -294,7 +296,7 @@ def _units(group: Sequence[Network]) -> Section:
         counts = {w: int((rows[f"n_{w}"] > 0).sum()) for w in ("dead", "constant", "duplicate")}
         each = ", ".join(f"{word} units in {count}" for word, count in counts.items())
         found.append(
-            _panel(
+            draw_panel(
                 f"units-{i}",
                 partial(figures.units_by_depth, rows),
                 caption=f"{network.name}{_first_run(network)}: {place(tap, view)}.",
@@ -393,7 +395,7 @@ KERNEL_TERMS = (
 
 def provenance(group: Sequence[Network]) -> tuple[Part, ...]:
     """Settings and provenance: what all runs share, then what is each run's own."""
-    runs = [(run.name, _flat({"config": run.config} | {"provenance": run.provenance})) for n in group for run in n.runs]
+    runs = [(run.name, flat({"config": run.config} | {"provenance": run.provenance})) for n in group for run in n.runs]
     runs = [(name, rows) for name, rows in runs if rows]
     if not runs:
         return ()
@@ -404,13 +406,13 @@ def provenance(group: Sequence[Network]) -> tuple[Part, ...]:
     return (Part(f"The same in all {len(runs)} runs", tuple(shared.items())), *own)
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as dotted keys and printable values."""
     result: dict[str, str] = {}
     for key, inner in value.items():
         name = f"{prefix}.{clean(key)}" if prefix else clean(key)
         if isinstance(inner, Mapping):
-            result |= _flat(inner, name)
+            result |= flat(inner, name)
         else:
             result[name] = clean(inner, limit=2000)
     return result

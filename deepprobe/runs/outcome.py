@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUTCOME = (
-    "epochs", "seconds", "train_loss", "validation_accuracy", "test_accuracy", "early_stop_iteration",
+    "epochs", "iterations", "seconds", "train_loss", "validation_accuracy", "test_accuracy", "early_stop_iteration",
     "early_stop_validation_accuracy", "early_stop_test_accuracy", "barrier", "train_barrier",
 )  # fmt: skip
 """Keys of ``outcome``."""
@@ -26,6 +26,7 @@ def outcome(records: pd.DataFrame) -> dict[str, float]:
         A number for each of OUTCOME, NaN where the records do not say:
 
         - ``epochs``: the last one of which there is anything, counted from initialisation.
+        - ``iterations``: the last step, counted from initialisation.
         - ``seconds``: of training alone, evaluations and callbacks not counted.
         - ``train_loss``: mean over the last epoch, while the weights moved.
         - ``validation_accuracy``, ``test_accuracy``: of the last evaluation.
@@ -39,6 +40,7 @@ def outcome(records: pd.DataFrame) -> dict[str, float]:
     validation, test = (_series(metrics, split, "accuracy") for split in ("validation", "test"))
     return {
         "epochs": float(metrics["epoch"].max()) if len(metrics) else float("nan"),
+        "iterations": float(metrics["step"].max()) if len(metrics) else float("nan"),
         "seconds": float(_series(metrics, "train", "seconds").sum(min_count=1)),
         "train_loss": _last(_series(metrics, "train", "loss")),
         "validation_accuracy": _last(validation),

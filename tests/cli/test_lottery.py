@@ -186,7 +186,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     begun = tmp_path / "RUN" / "seed0-round00-ticket" / "checkpoints"
-    for _ in range(1200):
+    for _ in range(2400):
         if process.poll() is not None or list(begun.glob("*.pt")):
             break
         time.sleep(0.05)

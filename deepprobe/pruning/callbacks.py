@@ -47,7 +47,8 @@ class MaskedTraining:
             self.masks.save(run.path / MASKS)
             run.register(MASKS)
         assert context.optimizer is not None
-        with self.masks.attach(context.optimizer, context.model, clear=context.step.index == self.start):
+        clear = context.step.index == self.start
+        with self.masks.attach(context.optimizer, context.model, clear=clear, freeze=True):
             yield
 
 

@@ -108,6 +108,36 @@ def test_removed_weights_stay_zero_through_updates_and_others_are_trained(kind):
     assert all(revived)
 
 
+@pytest.mark.parametrize("way", ["fused", "foreach", "for each"])
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "amsgrad", "SGD"])
+def test_weights_that_the_optimizer_holds_are_those_of_the_product(kind, way):
+    """To the bit, from the first step, with weight decay, and when the optimizer's state is put in anew."""
+    x, y, found = torch.randn(16, 1, 8, 8), torch.arange(16) % 10, []
+    options = {"lr": 0.01, "weight_decay": 0.1, "fused": way == "fused", "foreach": way == "foreach"}
+    options |= {"momentum": 0.9} if kind == "SGD" else {"amsgrad": kind == "amsgrad"}
+    for freeze in (False, True):
+        torch.manual_seed(0)
+        model = net()
+        masks, optimizer = drawn(model), getattr(torch.optim, kind.replace("amsgrad", "Adam"))(
+            model.parameters(), **options
+        )  # fmt: skip
+        with masks.attach(optimizer, model, freeze=freeze):
+            for i in range(8):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                assert all(p[~masks[n]].eq(0).all() for n, p in masks.parameters_of(model).items())
+                if i == 3:
+                    masks.clear(optimizer, model)
+                    optimizer.load_state_dict(optimizer.state_dict())
+                    for state in optimizer.state.values():  # as if they came from a file
+                        state.update({k: v.clone() for k, v in state.items() if isinstance(v, torch.Tensor)})
+        masks.clear(optimizer, model)
+        assert all(v.isfinite().all() for s in optimizer.state.values() for v in s.values() if torch.is_tensor(v))
+        found.append(list(model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_an_optimizer_of_another_copy_is_refused():
     model = net()
     with pytest.raises(ConfigError, match="trains none of the 2 masked parameters"):

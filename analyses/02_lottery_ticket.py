@@ -57,6 +57,7 @@ experiment = dp.run_lottery("lenet300_100", (train, test), config, out=arguments
 
 # %% [markdown]
 # One row a training. The early-stop iteration is the step of the lowest validation loss: how fast a network learns.
+# Where it is the last step, the network was still learning when training ended.
 
 # %%
 table = experiment.table()

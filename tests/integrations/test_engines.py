@@ -17,7 +17,12 @@ import torch
 from deepprobe.errors import ConfigError, MissingPackageError, SweepError
 from deepprobe.integrations.engines import LocalEngine, RayEngine, SlurmEngine
 from deepprobe.integrations.engines.local import _environment
+from deepprobe.integrations.engines.sweep import WorkerLostError, drive
+from deepprobe.pruning import LotteryConfig, lottery_tasks
 from deepprobe.pruning.tasks import Task
+from deepprobe.records.step import every
+from deepprobe.runs import open_run
+from deepprobe.training import TrainConfig, load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -80,22 +85,12 @@ def once(path):
     return call
 
 
-def dying():
-    def dies():
-        import os
-        import signal
-
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    return dies
-
-
 def engines(tmp_path, **options):
     """Each engine that runs tasks in processes of their own, two at once."""
     return {
         "local": lambda: LocalEngine(n_workers=2, **options),
         "ray": lambda: RayEngine(n_cpus=1, **options),
-        "slurm": lambda: SlurmEngine(tmp_path / "jobs", cluster="local", at_once=2, **options),
+        "slurm": lambda: SlurmEngine(tmp_path, cluster="local", at_once=2, **options),
     }
 
 
@@ -109,42 +104,108 @@ def engine(request, tmp_path, monkeypatch):
     return lambda **options: engines(tmp_path, **options)[request.param]()
 
 
-def test_what_is_needed_ends_first_and_a_killed_worker_starts_again(engine, book, tmp_path, capsys):
-    tasks = [
-        book.task("reinit", "ticket"),
-        book.task("ticket", after=once(tmp_path / "killed")),
-        book.task("ticket", seed=1, after=failing()),
-        book.task("reinit", "ticket", seed=1),
-    ]
+def lottery(out, *callbacks):
+    """A round of a ticket and a control of it."""
+    config = LotteryConfig(
+        training=TrainConfig(epochs=1, batch_size=256, lr=0.1, checkpoint_every="2it", device="cpu"),
+        rounds=1, controls=("reinit",), probe_samples=0,
+    )  # fmt: skip
+    return lottery_tasks("lenet300_100", "digits", config, out=out, callbacks=callbacks, quiet=True)
+
+
+def end_of(run):
+    """Masks and weights of a run, as they are to the bit."""
+    run = open_run(run)
+    weights = load_checkpoint(run.check(run.files("checkpoints")[-1])).weights
+    return run.check("masks.safetensors").read_bytes(), {name: w.numpy().tobytes() for name, w in weights.items()}
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    """Of each run of the lottery, trained in this process with the one thread that workers have."""
+    out, threads = tmp_path_factory.mktemp("lottery") / "out", torch.get_num_threads()
+    torch.set_num_threads(1)
+    LocalEngine(quiet=True).run(lottery(out))
+    torch.set_num_threads(threads)
+    return {path.name: end_of(path) for path in out.iterdir() if path.is_dir()}
+
+
+SLOW = [pytest.mark.slow, pytest.mark.timeout(1200)]
+"""Each worker loads torch; what the engines have in common is tried with one of them by default."""
+
+
+@pytest.mark.parametrize(
+    "engine", ["local", pytest.param("ray", marks=SLOW), pytest.param("slurm", marks=SLOW)], indirect=True
+)
+def test_a_lottery_ends_the_same_when_a_worker_is_killed_and_a_task_fails(
+    engine, book, ends, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    kill = once(tmp_path / "killed")
+
+    @every("5it")
+    def killer(context):
+        if context.run.name == "seed0-round01-ticket":
+            kill()
+
+    tasks = [*lottery(tmp_path, killer), book.task("a", after=failing()), book.task("b", "a")]
     with pytest.raises(SweepError) as error:
         engine().run(tasks)
-    of_first = [line for line in book.lines() if "seed0" in line]
-    killed, *rest = of_first
-    assert killed == "begin seed0-ticket"
-    assert rest == ["begin seed0-ticket", "end seed0-ticket", "begin seed0-reinit", "end seed0-reinit"]
-    assert [line for line in book.lines() if "seed1" in line] == ["begin seed1-ticket"]
     assert str(error.value) == (
         "1 of 4 tasks failed, 1 not started because they need what failed, 2 are done "
-        "(OUT, seed 1, ticket: ValueError: no such luck); "
-        "once that is mended, the same command goes on with what is missing"
+        "(OUT, seed 0, a: ValueError: no such luck); once that is mended, the same command goes on with what is missing"
     )
     assert "in fails" in error.value.__notes__[0], "no traceback"
-    shown = capsys.readouterr().err.splitlines()
-    assert [line for line in shown if " of 4: " in line][-1] == "3 of 4: OUT, seed 0, reinit: done"
+    assert book.lines() == ["begin seed0-a"]
+    assert (tmp_path / "killed").exists()
+    assert len(ends) == 3
+    assert {name: end_of(tmp_path / name) for name in ends} == ends
+    assert capsys.readouterr().err.splitlines()[-1] == f"3 of 4: {tmp_path}, seed 0, reinit: done"
 
 
-def test_submitit_leaves_nothing_of_what_ended_well(book, tmp_path):
-    SlurmEngine(tmp_path / "jobs", cluster="local", quiet=True).run([book.task("a")])
-    assert book.lines() == ["begin seed0-a", "end seed0-a"]
-    assert not (tmp_path / "jobs").exists()
+@pytest.mark.parametrize("engine", ["ray", "slurm"], indirect=True)
+def test_a_killed_worker_starts_again_and_what_needs_it_waits(engine, book, tmp_path):
+    with pytest.raises(SweepError, match=r"^1 of 3 tasks failed, 2 are done \(OUT, seed 1, c: ValueError: no such"):
+        engine(quiet=True).run([
+            book.task("b", "a"), book.task("a", after=once(tmp_path / "killed")),
+            book.task("c", seed=1, after=failing()),
+        ])  # fmt: skip
+    lines = [line for line in book.lines() if "seed0" in line]
+    assert lines == ["begin seed0-a", "begin seed0-a", "end seed0-a", "begin seed0-b", "end seed0-b"]
+    if (tmp_path / "jobs").exists():  # submitit's folders of what did not end well
+        kept = {path.name.rpartition("-")[0] for path in (tmp_path / "jobs").iterdir()}
+        assert kept == {"OUT-seed-0-a", "OUT-seed-1-c"}
 
 
-def test_a_worker_that_always_dies_is_given_up(book, capsys):
-    with pytest.raises(
-        SweepError, match=r"\(OUT, seed 0, b: its process was killed or ran out of memory, 2 times\); once"
-    ):
-        LocalEngine(n_workers=2, retries=1, quiet=True).run([book.task("a"), book.task("b", after=dying())])
-    assert sorted(book.lines()) == ["begin seed0-a", "begin seed0-b", "begin seed0-b", "end seed0-a"]
+class Fragile:
+    """Workers that lose what they are told to, as often as they are told."""
+
+    def __init__(self, **losses):
+        self.losses, self.started, self.cancelled = losses, [], []
+
+    def start(self, task):
+        self.started.append(task.key[2])
+        return len(self.started) - 1
+
+    def wait(self, jobs):
+        return [min(jobs)]
+
+    def outcome(self, job):
+        branch = self.started[job]
+        self.losses[branch] = self.losses.get(branch, 0) - 1
+        if self.losses[branch] >= 0:
+            raise WorkerLostError("its machine burnt down")
+
+    def cancel(self, jobs):
+        self.cancelled += jobs
+
+
+def test_a_worker_that_is_always_lost_is_given_up(book, capsys):
+    workers = Fragile(a=2, b=9)
+    with pytest.raises(SweepError, match=r"seed 0, b: its machine burnt down, 3 times\)"):
+        drive([book.task("a"), book.task("b"), book.task("c", "a")], workers, at_once=2, retries=2, quiet=True)
+    assert sorted(workers.started) == ["a"] * 3 + ["b"] * 3 + ["c"]
+    assert workers.cancelled == []
     assert capsys.readouterr().err == ""
 
 
@@ -169,7 +230,6 @@ def test_processes_share_threads_and_gpus(monkeypatch):
 
 
 SWEEP = """
-import os, sys, time
 from deepprobe.integrations.engines import LocalEngine
 from deepprobe.pruning.tasks import Task
 
@@ -182,12 +242,8 @@ LocalEngine(n_workers=2, quiet=True).run([Task(key=("OUT", seed, "ticket"), need
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_processes_end_with_the_one_that_asked(number):
-    sweep = subprocess.Popen(
-        [sys.executable, "-c", SWEEP], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    with sweep:
+def test_processes_end_with_the_one_that_asked():
+    with subprocess.Popen([sys.executable, "-c", SWEEP], stdout=subprocess.PIPE, text=True) as sweep:
         pids = [int(sweep.stdout.readline()) for _ in range(2)]
         assert all(map(alive, pids))
         sweep.kill()
@@ -262,8 +318,8 @@ def test_settings_out_of_range(make, said, monkeypatch):
 
 
 def test_an_option_that_submitit_does_not_know(book, tmp_path):
-    engine = SlurmEngine(tmp_path / "jobs", cluster="local", options={"slurm_acount": "physics"})
-    with pytest.raises(ConfigError, match=r"^submitit refuses options={'slurm_acount': 'physics'}: "):
+    engine = SlurmEngine(tmp_path, cluster="local", options={"slurm_acount": "physics"})
+    with pytest.raises(ConfigError, match=r"^the job cannot be submitted: .*slurm_acount"):
         engine.run([book.task("a")])
     assert book.lines() == []
 

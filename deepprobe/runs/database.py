@@ -23,8 +23,10 @@ from deepprobe.records.frame import TIDY
 from deepprobe.runs.atomic import remove_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 _REAL = {"value", "low", "high", "epoch"}
 _INTEGER = {"seed", "round", "step", "depth", "call", "centred", "n_rows", "n_features", "sketched"}
@@ -150,19 +152,19 @@ def rows_of(frame: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 def frame_of(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
     """Tidy frame of plain rows; the inverse of ``rows_of``."""
-    frame = pd.DataFrame.from_records(rows, columns=list(TIDY))
-    for name in _REAL:
-        frame[name] = frame[name].astype("float64")
-    for name in _INTEGER - set(_FLAGS):
-        values = frame[name].astype("float64") if frame[name].isna().any() else frame[name].astype("int64")
-        frame[name] = values
-    for name in _FLAGS:
-        flags = np.array([None if pd.isna(v) else bool(v) for v in frame[name]], dtype=object)
-        frame[name] = flags if any(f is None for f in flags) else flags.astype(bool)
-    for name, kind in _TYPES.items():
-        if kind == "TEXT":
-            frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
-    return frame
+    columns = zip(*rows, strict=True) if rows else [()] * len(TIDY)
+    return pd.DataFrame({name: _array_of(name, values) for name, values in zip(TIDY, columns, strict=True)})
+
+
+def _array_of(name: str, values: Sequence[Any]) -> NDArray[Any] | pd.Series:
+    """A column's values in the type that the tidy frame has: integers and flags only where none is missing."""
+    missing = any(value is None for value in values)
+    if name in _FLAGS:
+        flags = [None if value is None else bool(value) for value in values]
+        return np.array(flags, dtype=object if missing else bool)
+    if _TYPES[name] == "TEXT":
+        return pd.Series(values, dtype=object)  # an array of text would become another kind
+    return np.array(values, dtype="int64" if name in _INTEGER and not missing else "float64")  # None becomes NaN
 
 
 def _appends(connection: sqlite3.Connection, path: Path) -> Iterator[list[tuple[Any, ...]]]:

@@ -2,8 +2,8 @@
 
 Which layers hang together is Torch-Pruning's finding: Fang et al. (2023), "DepGraph: towards any structural pruning".
 Left whole are channels that nothing reads, such as a network's outputs; that a grouped convolution touches, or a layer
-that is no convolution, fully connected or batch normalisation; a residual stream that is widened by zeros (shortcut A)
-and then flattened: Torch-Pruning 1.6 takes the new channels for positions of the old ones.
+that is no convolution, fully connected or batch normalisation; and a residual stream that is widened by zeros, as by
+shortcut A, and then flattened: Torch-Pruning 1.6 takes the new channels for positions of the old ones.
 """
 
 from __future__ import annotations

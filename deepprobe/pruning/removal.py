@@ -110,7 +110,8 @@ def removed(
     try:
         for step in range(1, n_steps + 1):
             now = _on_the_way(start, kept, step / n_steps) if step < n_steps else kept
-            masks.apply(subject.model)
+            if masks.n_kept < masks.n_weights:
+                masks.apply(subject.model)
             found = score(Subject(subject.model, masks, subject.initial, subject.batches, subject.seed))
             masks = lowest_removed(found, masks, to_remove(masks, now))
     except BaseException:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,35 +34,47 @@ def outcome(records: pd.DataFrame) -> dict[str, float]:
         - ``early_stop_validation_accuracy``, ``early_stop_test_accuracy``: of the evaluation at that step.
         - ``barrier``, ``train_barrier``: ``error_barrier`` on test and training data, of a run that has a sibling.
     """
-    metrics = records[records["layer"].isna()]
-    stop = _lowest(_series(metrics, "validation", "loss"))
-    validation, test = (_series(metrics, split, "accuracy") for split in ("validation", "test"))
+    rows = records[records["layer"].isna()]
+    metrics = _by_step(rows)
+    losses, validation, test, barrier, train_barrier, seconds, train_losses = (
+        metrics.get(key, {})
+        for key in (
+            ("validation", "loss"), ("validation", "accuracy"), ("test", "accuracy"), ("test", "error_barrier"),
+            ("train", "error_barrier"), ("train", "seconds"), ("train", "loss"),
+        )
+    )  # fmt: skip
+    stop = _lowest(losses)
     return {
-        "epochs": float(metrics["epoch"].max()) if len(metrics) else float("nan"),
-        "iterations": float(metrics["step"].max()) if len(metrics) else float("nan"),
-        "seconds": float(_series(metrics, "train", "seconds").sum(min_count=1)),
-        "train_loss": _last(_series(metrics, "train", "loss")),
+        "epochs": float(rows["epoch"].max()) if len(rows) else float("nan"),
+        "iterations": float(rows["step"].max()) if len(rows) else float("nan"),
+        "seconds": sum(seconds.values()) if seconds else float("nan"),
+        "train_loss": _last(train_losses),
         "validation_accuracy": _last(validation),
         "test_accuracy": _last(test),
         "early_stop_iteration": stop,
-        "early_stop_validation_accuracy": float(validation.get(stop, np.nan)),
-        "early_stop_test_accuracy": float(test.get(stop, np.nan)),
-        "barrier": _last(_series(metrics, "test", "error_barrier")),
-        "train_barrier": _last(_series(metrics, "train", "error_barrier")),
+        "early_stop_validation_accuracy": validation.get(stop, float("nan")),
+        "early_stop_test_accuracy": test.get(stop, float("nan")),
+        "barrier": _last(barrier),
+        "train_barrier": _last(train_barrier),
     }
 
 
-def _series(metrics: pd.DataFrame, split: str, measure: str) -> pd.Series[float]:
-    """A metric by step, ascending, one value a step."""
-    rows = metrics[(metrics["split"] == split) & (metrics["measure"] == measure)]
-    return rows.drop_duplicates("step", keep="last").set_index("step")["value"].astype("float64").sort_index()
+def _by_step(rows: pd.DataFrame) -> dict[tuple[str, str], dict[float, float]]:
+    """Split and measure to step to value, the last one recorded of a step."""
+    found: dict[tuple[str, str], dict[float, float]] = {}
+    for split, measure, step, value in zip(
+        *(rows[c].tolist() for c in ("split", "measure", "step", "value")), strict=True
+    ):
+        found.setdefault((split, measure), {})[float(step)] = float(value)
+    return found
 
 
-def _last(series: pd.Series[float]) -> float:
+def _last(values: dict[float, float]) -> float:
     """The value at the last step, NaN of none."""
-    return float(series.iloc[-1]) if len(series) else float("nan")
+    return values[max(values)] if values else float("nan")
 
 
-def _lowest(series: pd.Series[float]) -> float:
+def _lowest(values: dict[float, float]) -> float:
     """The first step of the lowest value, NaN of none."""
-    return float(series.index[int(np.nanargmin(series.to_numpy()))]) if series.notna().any() else float("nan")
+    known = [(value, step) for step, value in values.items() if not math.isnan(value)]
+    return min(known)[1] if known else float("nan")

@@ -41,11 +41,11 @@ class Tally:
         """Add a batch.
 
         Args:
-            logits: Shape (n, classes).
+            logits: Shape (n, classes); like the loss, without the graph of its gradient.
             labels: Shape (n,), int64.
             loss: Mean loss of the batch, a scalar.
         """
-        self._uncounted.append((logits.detach(), labels, loss.detach()))
+        self._uncounted.append((logits, labels, loss))
         self._n_uncounted += logits.numel()
         self.n_samples += len(labels)
         if self._n_uncounted > MOST_UNCOUNTED:
@@ -137,7 +137,7 @@ def evaluate(
     data: Data,
     *,
     device: torch.device | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     precision: str = "fp32",
     ranks: Ranks | None = None,
 ) -> dict[str, float]:
@@ -147,7 +147,8 @@ def evaluate(
         model: Maps a batch to logits of shape (n, classes); its modes are as before afterwards.
         data: Two tensors (inputs, labels), or an iterable of such batches.
         device: Where to; by default where the model's first parameter is.
-        batch_size: Samples a forward pass, where the data are tensors.
+        batch_size: Samples a forward pass, where the data are tensors; by default as many as hold a million numbers,
+            between 256 and 1,024.
         precision: "fp32", or "bf16" for autocast.
         ranks: Processes that share the work, if there are several: each takes its part of every batch of two tensors,
             or what its own iterable gives it. All get the same answer.
@@ -163,6 +164,8 @@ def evaluate(
         parameter = next(model.parameters(), None)
         device = torch.device("cpu") if parameter is None else parameter.device
     ranks = Ranks() if ranks is None else ranks
+    if batch_size is None:
+        batch_size = min(1024, max(256, 2**20 // max(1, data[0][:1].numel()))) if is_pair(data) else 256
     tally = Tally()
     with evaluating(model), torch.no_grad(), arithmetic(device, precision):
         for x, y in fixed_batches(data, device=device, batch_size=batch_size):

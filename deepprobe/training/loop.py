@@ -251,10 +251,7 @@ class Loop:
         self.ranks.copy_from_main(self.model.buffers())
         for split, data in self.held_out.items():
             started = time.perf_counter()
-            values = evaluate(
-                self.model, data, device=self.device, batch_size=max(self.config.batch_size, 256),
-                precision=self.config.precision, ranks=self.ranks,
-            )  # fmt: skip
+            values = evaluate(self.model, data, device=self.device, precision=self.config.precision, ranks=self.ranks)
             self.metrics[split] = values | {"seconds": time.perf_counter() - started}
         self.run.append(metric_rows(self.metrics, self._context().point))
         self.tally, self.seconds, self.callback_seconds = Tally(), 0.0, 0.0

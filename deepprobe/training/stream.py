@@ -103,7 +103,7 @@ class TensorStream:
         if self.augmentation != "none":
             draws = draw_augmentation(self.seed, epoch, n_samples=n).to(device)
         for whole in torch.split(order.to(device), self.batch_size)[skip : self.n_batches]:
-            chosen = whole[self.ranks.share(len(whole))]
+            chosen = whole if self.ranks.is_alone else whole[self.ranks.share(len(whole))]
             images = self.images.index_select(0, chosen)  # copies rows, where images[chosen] copies numbers
             if draws is not None:
                 images = augment(images, draws[chosen], flip=self.augmentation == "pad-crop-flip")

@@ -16,7 +16,7 @@ from deepprobe.reports import write_lottery_report, write_lottery_tables
 from deepprobe.reports.lottery import render_lottery
 from deepprobe.reports.lottery_findings import findings, matching_round
 from deepprobe.reports.lottery_source import read_lottery
-from deepprobe.runs import create_experiment, open_experiment
+from deepprobe.runs import create_experiment
 
 SPEC = importlib.util.spec_from_file_location("html_reading", Path(__file__).with_name("test_html.py"))
 html_reading = importlib.util.module_from_spec(SPEC)
@@ -221,8 +221,10 @@ def test_hostile_names_of_branches_and_settings(tmp_path, evil):
     html_reading.check_harmless(html_reading.read(render_lottery(experiment, title=evil)))
 
 
-def test_the_page_and_the_tables_are_written(experiment, page, tmp_path):
-    assert write_lottery_report(experiment.path, tmp_path / "new" / "report.html").read_text() == page
+def test_the_page_and_the_tables_are_written_twice_the_same(tmp_path):
+    experiment = lottery.build(tmp_path / "e", seeds=(0,), n_rounds=1, controls=(), layers=False)
+    written = write_lottery_report(experiment.path, tmp_path / "new" / "report.html")
+    assert written.read_text() == render_lottery(experiment)
     paths = write_lottery_tables(experiment, tmp_path / "csv")
     assert [p.name for p in paths] == ["table.csv", "layers.csv", "densities.csv", "overlap.csv"]
     table = pd.read_csv(paths[0])
@@ -230,4 +232,3 @@ def test_the_page_and_the_tables_are_written(experiment, page, tmp_path):
     assert table["test_accuracy"].tolist() == pytest.approx(experiment.table()["test_accuracy"].tolist())
     with pytest.raises(RunError, match="is no experiment"):
         write_lottery_report(tmp_path, tmp_path / "x.html")
-    assert open_experiment(experiment.path).name == "e"

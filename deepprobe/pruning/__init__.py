@@ -12,6 +12,7 @@ from deepprobe.pruning.masks import Masks
 from deepprobe.pruning.removal import prune
 from deepprobe.pruning.rewinding import rewind
 from deepprobe.pruning.sources import Splits
+from deepprobe.pruning.structured import prune_channels, smaller
 from deepprobe.pruning.tasks import Engine, Task
 from deepprobe.pruning.ticket import export_ticket
 
@@ -33,8 +34,10 @@ __all__ = [
     "lottery_tasks",
     "mask_distance",
     "prune",
+    "prune_channels",
     "random_masks",
     "rewind",
     "run_lottery",
     "shuffled_masks",
+    "smaller",
 ]

@@ -10,14 +10,14 @@ from deepprobe.reports.figures import (
 )
 from deepprobe.reports.html import write_report
 from deepprobe.reports.kernels import kernels_by_depth
-from deepprobe.reports.lottery import write_lottery_report, write_lottery_tables
-from deepprobe.reports.lottery_figures import (
+from deepprobe.reports.lottery.figures import (
     barrier_by_density,
     conditioning_by_density,
     outcome_by_density,
     overlap_by_density,
 )
-from deepprobe.reports.lottery_maps import condition_by_round, density_by_layer
+from deepprobe.reports.lottery.maps import condition_by_round, density_by_layer
+from deepprobe.reports.lottery.write import write_lottery_report, write_lottery_tables
 from deepprobe.reports.source import spectra_frame
 from deepprobe.reports.tables import summary, write_tables
 

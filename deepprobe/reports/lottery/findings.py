@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepprobe.reports.findings import Finding
-from deepprobe.reports.lottery_figures import CONDITIONING, STABLE
-from deepprobe.reports.lottery_frames import BRANCHES, branches, conditioning, experiment_frame, over_seeds
+from deepprobe.reports.lottery.figures import CONDITIONING, STABLE
+from deepprobe.reports.lottery.frames import BRANCHES, branches, conditioning, experiment_frame, over_seeds
 from deepprobe.reports.source import facet, facets
 from deepprobe.reports.words import listed, number, place, plural
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from deepprobe.reports.lottery_source import Lottery
+    from deepprobe.reports.lottery.source import Lottery
 
 NARROW = "\N{NO-BREAK SPACE}"
 CONTROLS = ("reinit", "random-mask", "shuffled-mask", "dense")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
+import html_reading
 import lottery_experiment as lottery
 import numpy as np
 import pandas as pd
@@ -13,14 +12,10 @@ import pytest
 
 from deepprobe.errors import RunError
 from deepprobe.reports import write_lottery_report, write_lottery_tables
-from deepprobe.reports.lottery import render_lottery
-from deepprobe.reports.lottery_findings import findings, matching_round
-from deepprobe.reports.lottery_source import read_lottery
+from deepprobe.reports.lottery.findings import findings, matching_round
+from deepprobe.reports.lottery.source import read_lottery
+from deepprobe.reports.lottery.write import render_lottery
 from deepprobe.runs import create_experiment
-
-SPEC = importlib.util.spec_from_file_location("html_reading", Path(__file__).with_name("test_html.py"))
-html_reading = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(html_reading)
 
 NARROW = "\N{NO-BREAK SPACE}"
 

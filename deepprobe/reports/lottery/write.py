@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepprobe.reports import lottery_page as page
 from deepprobe.reports.html import fill
-from deepprobe.reports.lottery_findings import findings
-from deepprobe.reports.lottery_source import read_lottery
+from deepprobe.reports.lottery import page
+from deepprobe.reports.lottery.findings import findings
+from deepprobe.reports.lottery.source import read_lottery
 from deepprobe.reports.tables import to_csv
 from deepprobe.reports.words import clean, plural
 from deepprobe.runs.atomic import make_folder, write_bytes

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from deepprobe.reports import lottery_figures as figures
-from deepprobe.reports.lottery_findings import CONTROLS, accuracy_of, accuracy_words, kappa_of, left
-from deepprobe.reports.lottery_frames import BRANCHES, branches, conditioning, experiment_frame, over_seeds
-from deepprobe.reports.lottery_maps import condition_by_round, density_by_layer
+from deepprobe.reports.lottery import figures
+from deepprobe.reports.lottery.findings import CONTROLS, accuracy_of, accuracy_words, kappa_of, left
+from deepprobe.reports.lottery.frames import BRANCHES, branches, conditioning, experiment_frame, over_seeds
+from deepprobe.reports.lottery.maps import condition_by_round, density_by_layer
 from deepprobe.reports.page import SMALL, Panel, Part, Section, draw_panel, flat
 from deepprobe.reports.source import facet, facets
 from deepprobe.reports.tables import Cell
 from deepprobe.reports.words import number, place, plural
 
 if TYPE_CHECKING:
-    from deepprobe.reports.lottery_source import Lottery
+    from deepprobe.reports.lottery.source import Lottery
 
 SIZE = (5.8, 4.1)
 CLOSE = 0.05

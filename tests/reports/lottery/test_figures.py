@@ -17,7 +17,7 @@ from deepprobe.reports import (
     outcome_by_density,
     overlap_by_density,
 )
-from deepprobe.reports.lottery_frames import branches, conditioning, experiment_frame, over_seeds
+from deepprobe.reports.lottery.frames import branches, conditioning, experiment_frame, over_seeds
 from deepprobe.reports.style import COLOURS
 
 ROUNDS = 4

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Patch
 
 from deepprobe.reports.heatmaps import INFINITE, UNPROBED, condition_heatmap, draw_image
-from deepprobe.reports.lottery_frames import experiment_frame
+from deepprobe.reports.lottery.frames import experiment_frame
 from deepprobe.reports.style import axes, finish, legend, note
 from deepprobe.reports.words import for_figure, number
 

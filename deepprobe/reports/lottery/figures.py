@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 
 from deepprobe.errors import ConfigError
 from deepprobe.reports.lines import LEGEND_LINE
-from deepprobe.reports.lottery_frames import BRANCHES, branches, conditioning, experiment_frame, over_seeds
+from deepprobe.reports.lottery.frames import BRANCHES, branches, conditioning, experiment_frame, over_seeds
 from deepprobe.reports.style import GREY, LINES, MARKERS, axes, colour, finish, legend, note
 from deepprobe.reports.words import number
 

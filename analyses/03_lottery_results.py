@@ -18,10 +18,13 @@ import pandas as pd
 
 import deepprobe as dp
 from deepprobe import reports
+from deepprobe.training import load_weights
 
 parser = argparse.ArgumentParser(description="Tables and figures of docs/results/lottery-tickets.md.")
 parser.add_argument("folders", nargs="*", type=Path, help="experiments")
 parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the page and its figures")
+parser.add_argument("--samples", type=int, default=2048, help="test images on which conditioning is measured")
+parser.add_argument("--data-dir", type=Path, help="folder of the data sets' files")
 parser.add_argument("--smoke", action="store_true", help="make a small experiment and show that")
 arguments, _ = parser.parse_known_args()
 
@@ -78,6 +81,47 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 # %% [markdown]
+# Does pruning to a winning ticket improve or ruin conditioning? The trained networks again, on more images than the
+# experiment itself looked at: medians over layers, then over seeds; the dense network, then rounds that have controls.
+
+
+# %%
+def network(path: str) -> dp.models.ZooModel:
+    run = dp.open_run(path)
+    model = dp.create_model(**{k: v for k, v in run.config["model"].items() if k != "parameters"})
+    load_weights(model, run.path / run.files("checkpoints")[-1])
+    return model
+
+
+def conditioning(experiment: dp.runs.Experiment) -> pd.DataFrame:
+    data = experiment.config["data"]
+    test = dp.load_dataset(data["name"], data_dir=arguments.data_dir, split="test", input_size=data.get("input_size"),
+                           limit=arguments.samples).tensors()  # fmt: skip
+    runs = experiment.runs().query("status == 'complete' and branch in ('ticket', 'reinit', 'random-mask')")
+    compared = runs.loc[runs["branch"] != "ticket", "round"].unique()
+    rows = []
+    for run in runs[runs["round"].isin([0, *compared])].itertuples():
+        model = network(run.path)
+        has_blocks = hasattr(model.features, "stage1")
+        found = dp.condition_numbers(
+            model, [test], tap="block" if has_blocks else "output", view="channels", rows=4, progress=False
+        )
+        kernels = dp.weight_table(model, progress=False)
+        rows.append(
+            {"weights left": f"{run.density:.2%}", "round": run.round, "branch": run.branch, "n": 1}
+            | {f"κ {t}": f["condition_number_live"].median() for t, f in (("outputs", found), ("kernels", kernels))}
+            | {f"rank {t}": f["effective_rank"].median() for t, f in (("outputs", found), ("kernels", kernels))}
+            | {"dead units": found["n_dead"].sum()}
+        )
+    groups = pd.DataFrame(rows).groupby(["round", "branch", "weights left"], sort=False)
+    table = groups.median(numeric_only=True).assign(n=groups["n"].sum()).reset_index()
+    shown = {"κ outputs": "{:.3g}", "κ kernels": "{:.3g}", "rank outputs": "{:.1f}", "rank kernels": "{:.1f}",
+             "dead units": "{:.0f}"}  # fmt: skip
+    table = table.assign(**{name: table[name].map(text.format) for name, text in shown.items()})
+    return table.sort_values(["round", "branch"], ascending=[True, False], kind="stable")
+
+
+# %% [markdown]
 # Figures: accuracy and early stopping against density, barriers, density by layer, conditioning.
 
 
@@ -125,6 +169,9 @@ def section(experiment: dp.runs.Experiment) -> str:
         f"### {model['name']} on {DATA.get(data, data)}: `{experiment.name}`",
         f"n = {n} trainings; seeds {', '.join(map(str, seeds))}. {settings} {machine}",
         markdown(results(experiment)),
+        f"Conditioning of the trained networks on the first {arguments.samples:,} test images (κ over live units, "
+        "effective rank; medians over layers, then over seeds):",
+        markdown(conditioning(experiment)),
         *(f"![{path.stem}]({path.name})" for path in figures(experiment)),
     ]
     return "\n\n".join(parts) + "\n"

@@ -10,6 +10,7 @@ from torch import nn
 
 from deepprobe.errors import ShapeError
 from deepprobe.training import evaluate
+from deepprobe.training.evaluation import Tally
 
 
 def test_numbers_are_those_of_the_whole_set(net, few):
@@ -23,6 +24,23 @@ def test_numbers_are_those_of_the_whole_set(net, few):
     assert found["n_predicted_classes"] == len(set(predicted))
     assert found["top_prediction_share"] == np.bincount(predicted).max() / 130
     assert found["majority_share"] == np.bincount(y).max() / 130
+
+
+@pytest.mark.parametrize("most", [0, 700, 10**6])
+def test_it_does_not_matter_how_many_answers_are_counted_together(monkeypatch, most):
+    monkeypatch.setattr("deepprobe.training.evaluation.MOST_UNCOUNTED", most)
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(50, 10, generator=generator), torch.randint(10, (50,), generator=generator)
+    labels[:5] = -100  # left out by the loss: no label
+    tally = Tally()
+    for part in torch.arange(50).split(7):
+        tally.add(logits[part], labels[part], loss=torch.tensor(float(part[0])))
+        tally.state()  # as a checkpoint takes it
+    found = tally.read()
+    assert found["loss"] == sum(first * min(7, 50 - first) for first in range(0, 50, 7)) / 50
+    assert found["accuracy"] == (logits.argmax(1) == labels).sum().item() / 50
+    assert found["top_prediction_share"] == np.bincount(logits.argmax(1)).max() / 50
+    assert found["majority_share"] == np.bincount(labels[5:]).max() / 50
 
 
 def test_modes_are_as_before(net, few):

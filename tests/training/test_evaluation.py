@@ -35,7 +35,8 @@ def test_it_does_not_matter_how_many_answers_are_counted_together(monkeypatch, m
     tally = Tally()
     for part in torch.arange(50).split(7):
         tally.add(logits[part], labels[part], loss=torch.tensor(float(part[0])))
-        tally.state()  # as a checkpoint takes it
+        if part[0] == 21:
+            tally.state()  # as a checkpoint takes it
     found = tally.read()
     assert found["loss"] == sum(first * min(7, 50 - first) for first in range(0, 50, 7)) / 50
     assert found["accuracy"] == (logits.argmax(1) == labels).sum().item() / 50

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
+
+from torch import nn
 
 from deepprobe.errors import ConfigError, UnknownNameError
 from deepprobe.hooks.kernels import kernels
@@ -12,7 +15,7 @@ from deepprobe.hooks.select import unwrapped
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from torch import nn
+NORMALISATIONS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 
 
 def prunable(model: nn.Module, *, protect: Sequence[str] = ()) -> dict[str, nn.Parameter]:
@@ -29,13 +32,19 @@ def prunable(model: nn.Module, *, protect: Sequence[str] = ()) -> dict[str, nn.P
         UnknownNameError: If the model has no kernels, or a glob matches none of their layers.
         ConfigError: If every kernel is protected.
     """
+    found: dict[str, nn.Parameter] = {}
     names = {id(parameter): name for name, parameter in unwrapped(model).named_parameters()}
-    try:
-        found = {names[id(kernel.parameter)]: kernel.parameter for kernel in kernels(model)}
-    except UnknownNameError as error:
+    with suppress(UnknownNameError):
+        found = {
+            names[id(kernel.parameter)]: kernel.parameter
+            for kernel in kernels(model)
+            if not isinstance(kernel.module, NORMALISATIONS)  # a LayerNorm's scales may have several axes
+            and not names[id(kernel.parameter)].rpartition(".")[2].startswith("bias")  # and so may biases
+        }
+    if not found:
         raise UnknownNameError(
             f"this {type(unwrapped(model)).__name__} has no prunable weights: neither weight matrix nor kernel"
-        ) from error
+        )
     kept = set(matching(found, protect, what="protect"))
     if len(kept) == len(found):
         raise ConfigError(

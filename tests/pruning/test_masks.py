@@ -180,3 +180,10 @@ def test_zeros_keep_their_sign():
     Masks({"weight": torch.tensor([[False, False]])}).apply(model)
     assert model.weight.eq(0).all()
     assert torch.signbit(model.weight).tolist() == [[True, False]]
+
+
+def test_scales_and_biases_of_several_axes_are_no_kernels():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.LayerNorm([4, 6, 6]), nn.Flatten(), nn.Linear(144, 10))
+    assert list(Masks.dense(model)) == ["0.weight", "3.weight"]
+    attention = nn.ModuleDict({"a": nn.MultiheadAttention(8, 2, add_bias_kv=True)})
+    assert list(Masks.dense(attention)) == ["a.in_proj_weight", "a.out_proj.weight"]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from deepprobe.errors import ConfigError
+from deepprobe.hooks.select import unwrapped
 from deepprobe.records.step import Length
 from deepprobe.training.checkpoint import Checkpoint, load_checkpoint, put_weights
 from deepprobe.training.learning_rate import learning_rate
@@ -99,7 +100,11 @@ class Rewinding:
 
 def masked(checkpoint: Checkpoint, masks: Masks) -> Checkpoint:
     """A copy of a checkpoint in which removed weights are zero; nothing in it is shared with the other."""
-    weights = {name: tensor.clone() for name, tensor in checkpoint.weights.items()}
+    copies: dict[tuple[Any, ...], Tensor] = {}  # weights that layers share stay shared, so that masks hold for each
+    weights = {}
+    for name, tensor in checkpoint.weights.items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        weights[name] = copies[place] if place in copies else copies.setdefault(place, tensor.clone())
     for name, mask in masks.items():
         weights[name].masked_fill_(~mask.cpu(), 0)
     return replace(checkpoint, weights=weights, training=deepcopy(checkpoint.training))
@@ -115,7 +120,7 @@ def rewind(
     """Take a network back to a state, with the removed weights at zero: for a training loop of one's own.
 
     Args:
-        model: Gets the weights and statistics by copy; unchanged if they do not fit.
+        model: Gets the weights and statistics by copy; unchanged if they do not fit. Wrappers are looked through.
         checkpoint: A state dict, a ``Checkpoint``, or a file of either.
         masks: What is kept.
         optimizer: Gets the checkpoint's optimizer state, if it has one, else forgets everything; what it would
@@ -132,7 +137,8 @@ def rewind(
         state, origin = Checkpoint(dict(checkpoint.items())), "the state dict"
     else:
         state, origin = load_checkpoint(checkpoint), str(checkpoint)
-    put_weights(model, state.weights, origin=origin)
+    is_as_wrapped = model.state_dict().keys() == state.weights.keys()
+    put_weights(model if is_as_wrapped else unwrapped(model), state.weights, origin=origin)
     masks.apply(model)
     if optimizer is None:
         return

@@ -10,7 +10,8 @@ from safetensors.torch import save
 
 from deepprobe.errors import RunError
 from deepprobe.pruning.history import checkpoint_at, last_checkpoint, run_name
-from deepprobe.pruning.rewinding import Rewinding
+from deepprobe.pruning.masks import Masks
+from deepprobe.pruning.rewinding import Rewinding, masked
 from deepprobe.runs import FolderRun, open_run
 from deepprobe.runs.atomic import write_bytes
 from deepprobe.runs.experiment import TICKET, Experiment, open_experiment
@@ -45,20 +46,19 @@ def export_ticket(
 
     Raises:
         RunError: If there is no such run, it is not complete, is damaged, or the file cannot be written; or, for
-            weights before training, if the branch is not the ticket or the experiment does not rewind weights.
+            weights before training, if the branch is not the ticket, the experiment rewinds no weights, or prunes along
+            the way.
     """
     experiment = experiment if isinstance(experiment, Experiment) else open_experiment(experiment)
     run = _run(experiment, run_name(seed, round, branch))
     source = last_checkpoint(run) if trained else _start(experiment, seed, branch)
-    weights = {name: tensor.clone().contiguous() for name, tensor in source.weights.items()}
-    kept, size = 0, 0
-    for name, mask in read_masks(run.check(MASKS)).items():
-        weights[name].masked_fill_(~torch.from_numpy(mask), 0)
-        kept, size = kept + int(mask.sum()), size + mask.size
+    masks = Masks({name: torch.from_numpy(mask) for name, mask in read_masks(run.check(MASKS)).items()})
+    weights = {name: tensor.clone().contiguous() for name, tensor in masked(source, masks).weights.items()}
     metadata = {
         "deepprobe_config": json.dumps(source.deepprobe_config),
         "deepprobe_ticket": json.dumps(
-            {"seed": seed, "round": round, "branch": branch, "trained": trained, "n_kept": kept, "n_weights": size}
+            {"seed": seed, "round": round, "branch": branch, "trained": trained}
+            | {"n_kept": masks.n_kept, "n_weights": masks.n_weights}
         ),
     }
     write_bytes(Path(path), save(weights, metadata=metadata))
@@ -77,10 +77,11 @@ def _run(experiment: Experiment, name: str) -> FolderRun:
 
 def _start(experiment: Experiment, seed: int, branch: str) -> Checkpoint:
     """The weights that a ticket is trained from, not yet masked."""
-    rewinding = Rewinding.parse(str(experiment.config["lottery"]["rewind"]))
-    if rewinding.kind != "weights" or branch != TICKET:
+    settings = experiment.config["lottery"]
+    rewinding = Rewinding.parse(str(settings["rewind"]))
+    if rewinding.kind != "weights" or branch != TICKET or settings["pruning"] == "gradual":
         raise RunError(
-            f"branch {branch!r} with rewind={experiment.config['lottery']['rewind']!r} has no weights of its own from "
-            "before training that are kept; export the trained ones (trained=True)"
+            f"branch {branch!r} with rewind={settings['rewind']!r} and pruning={settings['pruning']!r} has no "
+            "weights of its own from before training that are kept; export the trained ones (trained=True)"
         )
     return checkpoint_at(_run(experiment, run_name(seed, 0, TICKET)), rewinding.point)

@@ -130,3 +130,21 @@ def test_a_state_or_masks_of_another_network_are_refused_and_change_nothing(net)
     with pytest.raises(ShapeError, match="the masks are not of this Sequential"):
         rewind(model, Checkpoint(model.state_dict()), half(other))
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
+
+
+def test_a_wrapped_network_takes_the_plain_weights(net):
+    model, plain = torch.nn.DataParallel(net(seed=5)), net()
+    masks = half(plain)
+    for state in (plain.state_dict(), torch.nn.DataParallel(plain).state_dict()):
+        rewind(model, state, masks)
+        masks.apply(plain)
+        assert all(torch.equal(t, plain.state_dict()[n]) for n, t in model.module.state_dict().items())
+
+
+def test_weights_that_layers_share_are_masked_under_each_of_their_names():
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    model[1].weight = model[0].weight
+    masks = half(model)
+    state = masked(Checkpoint(dict(model.state_dict())), masks)
+    assert list(masks) == ["0.weight"]
+    assert all(state.weights[n][~masks["0.weight"]].eq(0).all() for n in ("0.weight", "1.weight"))

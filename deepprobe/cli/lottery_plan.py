@@ -64,7 +64,7 @@ def updates(branch: str, number: int, config: LotteryConfig, *, per_epoch: int) 
     """
     in_dense = config.training.epochs * per_epoch
     if branch == "dense":
-        return in_dense * (number + 1)
+        return in_dense * config.trainings_until(number)
     is_from_start = branch == "reinit" or (branch == "ticket" and number == 0)
     return in_dense if is_from_start else in_dense - config.rewinding.point.iterations_in(per_epoch)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from warnings import warn
+
+import torch
 
 from deepprobe.pruning.connectivity import error_barrier, linear_path
 from deepprobe.records.step import At, Length
@@ -41,6 +44,12 @@ class BarrierAtTheEnd:
         if not context.ranks.is_main:
             return
         own = context.model.state_dict()
+        if all(torch.equal(tensor, self.other[name].to(tensor)) for name, tensor in own.items()):
+            warn(
+                f"{context.run.name} has the very weights of its ticket, so its error barrier says nothing: the data "
+                "came in the same order; give two tensors, or a DataLoader with shuffle=True",
+                stacklevel=2,
+            )
         for split, data in self.splits.items():
             path = linear_path(context.model, self.other, own, data, batch_size=1024)
             errors = {f"error_at_{alpha:.1f}": e for alpha, e in zip(path["alpha"], path["error"], strict=True)}

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from deepprobe.distributed import process_group
 from deepprobe.errors import NonFiniteError
 from deepprobe.pruning.barrier import BarrierAtTheEnd
@@ -25,24 +27,24 @@ from deepprobe.pruning.history import History, run_name
 from deepprobe.pruning.masks import Masks
 from deepprobe.pruning.removal import removed
 from deepprobe.pruning.rewinding import masked
-from deepprobe.pruning.sources import Sources
+from deepprobe.pruning.sources import Sources, seed_loader
 from deepprobe.runs.experiment import TICKET
 from deepprobe.runs.run import FINAL
 from deepprobe.seeding import derive_seed
 from deepprobe.training.checkpoint import Checkpoint, put_weights
 from deepprobe.training.config import TrainConfig
 from deepprobe.training.session import device_named, train
-from deepprobe.training.stream import first_samples
+from deepprobe.training.stream import first_samples, is_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
     from torch import nn
 
     from deepprobe.pruning.sources import Splits
     from deepprobe.runs import Run
     from deepprobe.training.context import Callback
+    from deepprobe.training.stream import Batch
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class _Work:
         start = self._start(number, masks)
         if start is None:
             masks.apply(network)
+        seed_loader(splits.train, config.seed)
         return train(
             network, splits.train, validation_set=splits.validation, test_set=splits.test, config=config, start=start,
             keep=self._keep(number), out=branch.out, name=run_name(branch.seed, number, branch.name),
@@ -128,7 +131,7 @@ class _Work:
         branch, rewinding = self.branch, self.branch.config.rewinding
         config = replace(branch.config.training, seed=branch.seed, validation_share=0.0)
         if branch.name == "dense":
-            return replace(config, epochs=config.epochs * (number + 1))
+            return replace(config, epochs=config.epochs * branch.config.trainings_until(number))
         is_rewound = number > 0 and branch.name != "reinit"
         config = rewinding.config(config) if is_rewound else config
         if branch.name == "sibling":
@@ -177,14 +180,20 @@ class _Work:
         scored = self._early() if config.scores_start else self._trained(number)
         put_weights(network, scored.weights, origin="the network to be pruned")
         before.apply(network)
-        samples = first_samples(
-            self.splits.train, device=self.device, n_samples=config.criterion_samples, batch_size=256
-        )  # fmt: skip
-        subject = Subject(network, before, initial, samples, derive_seed(branch.seed, "criterion", number))
+        subject = Subject(network, before, initial, self._samples(), derive_seed(branch.seed, "criterion", number))
         sizes = {name: mask.numel() for name, mask in before.items()}
         masks = removed(subject, config.criterion, config.kept(sizes, number))
         warn_of_collapse(before, masks)
         return Masks.of_arrays(self.history.ranks.broadcast(masks.arrays()), network, origin="rank 0")
+
+    def _samples(self) -> list[Batch]:
+        """Training samples for criteria with gradients: drawn by the seed, for data may be sorted by class."""
+        n, data = self.branch.config.criterion_samples, self.splits.train
+        if is_pair(data):
+            generator = torch.Generator().manual_seed(derive_seed(self.branch.seed, "criterion samples"))
+            rows = torch.randperm(len(data[0]), generator=generator)[:n]
+            data = (data[0][rows.to(data[0].device)], data[1][rows.to(data[1].device)])
+        return first_samples(data, device=self.device, n_samples=n, batch_size=256)
 
     def _start(self, number: int, masks: Masks) -> Checkpoint | None:
         """The state that the training begins from; None for the network as it is."""
@@ -205,13 +214,10 @@ class _Work:
         """What keeps removed weights at zero, or removes them."""
         own = self.branch.config
         if self._is_gradual(number):
-            samples = first_samples(
-                self.splits.train, device=self.device, n_samples=own.criterion_samples, batch_size=256
-            )  # fmt: skip
             return [
                 GradualPruningCallback(
                     own.gradual, fraction=own.shares(number), criterion=own.criterion, allocation=own.allocation,
-                    rates=own.rates, protect=own.protect, batches=samples,
+                    rates=own.rates, protect=own.protect, batches=self._samples(),
                 )
             ]  # fmt: skip
         begins = 0 if start is None else int((start.training or {})["index"])

@@ -52,8 +52,8 @@ class LotteryConfig:
             (``pruning.rewinding``).
         controls: Branches beside the ticket: reinit (same mask, new initial weights, trained from step 0), random-mask
             (as many weights in each layer, anywhere), shuffled-mask (each unit keeps its number of connections),
-            dense (nothing pruned, trained for as many steps as the rounds so far), sibling (same ticket, other order of
-            the data, with the error barrier between the two).
+            dense (nothing pruned, one training of as many epochs as all that led to the ticket), sibling (same ticket,
+            other order of the data, with the error barrier between the two).
         control_rounds: Rounds that get controls; all by default.
         seeds: Seeds of initial weights and order of the data; one chain of tickets each.
         evaluate_every: When the network is measured on validation and test set, beside each epoch's end: "100it".
@@ -140,6 +140,10 @@ class LotteryConfig:
     def shares(self, number: int) -> list[Any]:
         """What each round up to this one removes of what is left."""
         return [self.prune] * number if self.densities is None else list(shares_of(self.densities[:number]))
+
+    def trainings_until(self, number: int) -> int:
+        """Trainings of all epochs that a round's ticket has behind it in the end."""
+        return {"iterative": number + 1, "one-shot": 2, "gradual": 1}[self.pruning]
 
     def rounds_of(self, branch: str) -> list[int]:
         """Rounds in which a branch is trained, ascending."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import nn
 
 from deepprobe.data import ImageSet, load_dataset
 from deepprobe.errors import ConfigError
+from deepprobe.hooks.select import unwrapped
 from deepprobe.models import create_model
-from deepprobe.training.stream import is_pair, split_off
+from deepprobe.seeding import derive_seed, preserved_random_states
+from deepprobe.training.provenance import describe_network, weights_digest
+from deepprobe.training.stream import _generators, is_pair, split_off
 
 if TYPE_CHECKING:
     from deepprobe.training.stream import Data
@@ -27,7 +34,7 @@ class Splits:
     """What networks are trained and measured on: two tensors (inputs, labels) each, or loaders.
 
     Attributes:
-        train: To train on.
+        train: To train on. A loader's own generator, if it has one, is set by the seed of each training.
         test: Measured, and used for nothing.
         validation: To find the early-stop iteration on; where there is none, ``TrainConfig.validation_share`` of two
             tensors is held out, another part for each seed.
@@ -86,11 +93,20 @@ class Sources:
         model: As in Model.
         data: As ``splits_of`` takes it.
         options: Keywords of ``create_model``, beside those that the data set.
+
+    Raises:
+        ConfigError: If there are options for a network that is not made by its name, or a seed among them.
     """
 
     model: Model
     data: Any
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.options and not isinstance(self.model, str):
+            raise ConfigError(f"model_options={dict(self.options)}: only for a network of the zoo, given by its name")
+        if "seed" in self.options:
+            raise ConfigError("model_options: the seed of the weights is that of each experiment; name it in seeds=(…)")
 
     def splits(self) -> Splits:
         """The data, loaded."""
@@ -106,13 +122,12 @@ class Sources:
         if isinstance(self.model, str):
             return create_model(self.model, **{**_fitting(splits), "seed": seed, **self.options})
         if isinstance(self.model, nn.Module):
-            return deepcopy(self.model)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            return deepcopy(unwrapped(self.model))
+        with _seeded(seed):
             made = self.model(seed)
         if not isinstance(made, nn.Module):
             raise ConfigError(f"model: the function gave a {type(made).__name__}, not a network (nn.Module)")
-        return made
+        return deepcopy(unwrapped(made))  # what it gave may be the same one each time, and is trained in place
 
     def network_anew(self, seed: int, splits: Splits) -> nn.Module:
         """The network with weights drawn anew: for a network that was given, by its layers' ``reset_parameters``.
@@ -123,8 +138,7 @@ class Sources:
         network = self.network(seed, splits)
         if not isinstance(self.model, nn.Module):
             return network
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with _seeded(seed):
             for name, module in network.named_modules():
                 if not any(True for _ in module.parameters(recurse=False)):
                     continue
@@ -136,20 +150,49 @@ class Sources:
                 module.reset_parameters()
         return network
 
-    def describe(self) -> str:
-        """Name of the network, for messages and records."""
+    def identity(self, splits: Splits) -> dict[str, Any]:
+        """What tells the network from others: for one that is not of the zoo, its layers and weights for the seed 0.
+
+        Raises:
+            ConfigError: If a function gives other weights when it is called again.
+        """
+        network = self.network(0, splits)
+        described = describe_network(network)
+        described.pop("seed", None)
         if isinstance(self.model, str):
-            return self.model
-        if isinstance(self.model, nn.Module):
-            return type(self.model).__name__
-        return getattr(self.model, "__name__", type(self.model).__name__)
+            return described
+        digest = weights_digest(network)
+        if weights_digest(self.network(0, splits)) != digest:
+            raise ConfigError(
+                "model: the function gave other weights when it was called with the same seed again; draw them from "
+                "torch's, NumPy's or Python's global generators, or from one that is made from the seed"
+            )
+        return described | {"layers": hashlib.sha256(str(network).encode()).hexdigest(), "initial_weights": digest}
+
+
+def seed_loader(data: Data, seed: int) -> None:
+    """Set a loader's own generators, which else would go on from where the training before left them."""
+    for generator in _generators(data):
+        generator.manual_seed(derive_seed(seed, "loader"))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Inside, the global generators are set by the seed; outside they are as before."""
+    with preserved_random_states():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - a person's function may draw from the global one
+        torch.manual_seed(seed)
+        yield
 
 
 def _fitting(splits: Splits) -> dict[str, int]:
     """Options with which a network of the zoo takes these images and tells these labels apart; none for loaders."""
     if not is_pair(splits.train):
         return {}
-    images, labels = splits.train
+    images, _ = splits.train
     if images.ndim != 4:
         raise ConfigError(f"networks of the zoo take images (n, channels, height, width), not {tuple(images.shape)}")
-    return {"num_classes": int(labels.max()) + 1, "in_channels": images.shape[1], "input_size": images.shape[-1]}
+    labelled = [part[1] for part in (splits.train, splits.validation) if part is not None and is_pair(part)]
+    n_classes = max(int(labels.max()) for labels in labelled) + 1
+    return {"num_classes": n_classes, "in_channels": images.shape[1], "input_size": images.shape[-1]}

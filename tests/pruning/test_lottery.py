@@ -357,3 +357,116 @@ def test_masks_are_drawn_along_the_way_where_that_is_asked_for(few, tmp_path):
     drawn = records[records["measure"] == "mask_distance"]
     assert drawn.groupby("run").size().to_dict() == {"seed0-round00-ticket": 2, "seed0-round01-ticket": 2}
     assert drawn["value"].between(0, 1).all()
+
+
+def test_a_changed_network_split_or_description_is_refused_in_the_same_folder(few, tmp_path):
+    config = replace(CONFIG, rounds=1, probe_samples=0)
+
+    def ask(model=make, data=few, **more):
+        run_lottery(model, data, config, out=tmp_path / "e", about={"who": "a"} | more, quiet=True)
+
+    ask()
+    with pytest.raises(RunError, match=r"about.who: .a. in the folder, .b. asked for"):
+        ask(who="b")
+    with pytest.raises(RunError, match=r"model.initial_weights: "):
+        ask(lambda seed: make(seed + 1))
+    with pytest.raises(RunError, match=r"model.layers: "):
+        ask(lambda seed: nn.Sequential(*[nn.Tanh() if isinstance(m, nn.ReLU) else m for m in make(seed)]))
+    with pytest.raises(RunError, match=r"held_out.test.sha256: "):
+        ask(data=(few[0], (few[1][0] + 1, few[1][1])))
+    with pytest.raises(ConfigError, match="the function gave other weights when it was called with the same seed"):
+        ask(lambda seed: make(int(torch.seed() % 2**31)))
+
+
+def test_other_densities_are_refused_in_the_same_folder_and_further_ones_added(few, tmp_path):
+    def ask(**rounds):
+        return run_lottery(make, few, replace(CONFIG, probe_samples=0, **rounds), out=tmp_path / "e", quiet=True)
+
+    ask(densities=(0.5,))
+    for other in ({"densities": (0.4,)}, {"rounds": 1}):
+        with pytest.raises(RunError, match=r"other densities \(seed0-round01-ticket keeps 396 weights, "):
+            ask(**other)
+    found = ask(densities=(0.5, 0.2))
+    assert found.table()["n_kept"].tolist() == [792, 396, 158]
+    assert found.config["lottery"]["densities"] == [0.5, 0.2]
+
+
+def test_a_function_may_give_the_same_network_each_time_and_reinit_then_is_refused(few, tmp_path):
+    net = make(0)
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    config = replace(CONFIG, rounds=1, probe_samples=0)
+    run_lottery(lambda seed: nn.DataParallel(net), few, config, out=tmp_path / "e", quiet=True)
+    assert all(torch.equal(before[n], t) for n, t in net.state_dict().items())
+    with pytest.raises(ConfigError, match="'reinit' needs other initial weights for another seed"):
+        run_lottery(lambda seed: net, few, replace(config, controls=("reinit",)), out=tmp_path / "f", quiet=True)
+    with pytest.raises(ConfigError, match="the seed of the weights is that of each experiment"):
+        run_lottery("lenet300_100", few, config, out=tmp_path / "f", model_options={"seed": 3}, quiet=True)
+    with pytest.raises(ConfigError, match="only for a network of the zoo"):
+        run_lottery(make, few, config, out=tmp_path / "f", model_options={"width": 3}, quiet=True)
+
+
+def test_a_loader_with_a_generator_of_its_own_gives_the_same_bits_in_a_new_process(few, tmp_path):
+    config = replace(CONFIG, rounds=1, probe_samples=0, controls=("reinit", "sibling"), control_rounds=(1,))
+
+    def ask(name, **settings):
+        drawn = torch.Generator().manual_seed(9)  # as at the start of a process
+        loader = torch.utils.data.DataLoader(
+            torch.utils.data.TensorDataset(*few[0]), batch_size=50, shuffle=True, generator=drawn
+        )
+        data = Splits(train=loader, test=few[1])
+        return run_lottery(make, data, replace(config, **settings), out=tmp_path / name, quiet=True)
+
+    whole = ask("whole")
+    ask("parts", controls=())
+    parts = ask("parts")
+    for name in whole.runs()["run"]:
+        a, b = weights(whole.path / name), weights(parts.path / name)
+        assert all(torch.equal(a[n], b[n]) for n in a)
+    ticket, sibling = (weights(run_of(whole, 1, branch)) for branch in ("ticket", "sibling"))
+    assert not torch.equal(ticket["5.weight"], sibling["5.weight"])
+
+
+def test_a_sibling_whose_data_have_one_order_only_is_told(few, tmp_path):
+    def plain(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    config = replace(CONFIG, rounds=1, probe_samples=0, controls=("sibling",), control_rounds=(0,))
+    batches = [(few[0][0][i : i + 50], few[0][1][i : i + 50]) for i in range(0, 300, 50)]
+    with pytest.raises(ConfigError, match="a list of batches has one order only"):
+        run_lottery(plain, Splits(train=batches, test=few[1]), config, out=tmp_path / "e", quiet=True)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*few[0]), batch_size=50)
+    with pytest.warns(UserWarning, match="seed0-round00-sibling has the very weights of its ticket"):
+        run_lottery(plain, Splits(train=loader, test=few[1]), config, out=tmp_path / "e", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("pruning", "epochs"), [({"pruning": "one-shot"}, 4), ({"pruning": "gradual", "gradual": "0ep..1ep/2it"}, 2)]
+)
+def test_the_dense_control_of_other_ways_to_prune_trains_as_long_as_they_do(few, tmp_path, pruning, epochs):
+    config = replace(CONFIG, controls=("dense",), control_rounds=(2,), probe_samples=0, **pruning)
+    experiment = run_lottery(make, few, config, out=tmp_path / "e", quiet=True)
+    assert experiment.table().query("branch == 'dense'")["epochs"].tolist() == [epochs]
+    if pruning["pruning"] == "gradual":
+        with pytest.raises(RunError, match="pruning='gradual' has no weights of its own from before training"):
+            export_ticket(experiment, tmp_path / "t.safetensors", seed=0, round=1)
+
+
+def test_samples_for_gradients_are_of_all_classes_where_data_are_sorted(few, tmp_path):
+    seen = []
+
+    def looking(model, inputs):
+        if len(inputs[0]) == 60:
+            seen.append(inputs[0][:, 0, 0, 0].unique().tolist())
+
+    def marked(seed):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        model.register_forward_pre_hook(looking)
+        return model
+
+    y = few[0][1].sort().values
+    x = y.float()[:, None, None, None].expand(-1, 1, 8, 8).contiguous()
+    config = LotteryConfig(training=TRAINING, densities=(0.5,), criterion="snip", criterion_samples=60, probe_samples=0)
+    run_lottery(marked, Splits(train=(x, y)), config, out=tmp_path / "e", quiet=True)
+    assert seen
+    assert all(len(found) == 10 for found in seen)

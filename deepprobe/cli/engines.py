@@ -10,7 +10,7 @@ from deepprobe.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from deepprobe.cli.lottery import LotteryOptions
-    from deepprobe.pruning.tasks import Engine
+    from deepprobe.pruning.lottery.tasks import Engine
 
 
 def engine_of(options: LotteryOptions) -> Engine:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from deepprobe.cli.lottery import LotteryOptions
     from deepprobe.cli.sweep import Trial
     from deepprobe.cli.training_options import TrainingOptions
-    from deepprobe.pruning.tasks import Task
+    from deepprobe.pruning.lottery.tasks import Task
 
 
 def tasks_of(trial: Trial, options: LotteryOptions) -> list[Task]:

@@ -49,7 +49,7 @@ class TicketOptions:
 def run(words: Sequence[str]) -> None:
     """Write a ticket."""
     options = parse(TicketOptions, words, verb="ticket")
-    from deepprobe.pruning.ticket import export_ticket
+    from deepprobe.pruning.lottery.ticket import export_ticket
 
     export_ticket(
         options.experiment,

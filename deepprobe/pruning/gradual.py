@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from deepprobe.errors import ConfigError
 from deepprobe.pruning.allocation import exact, kept_after
-from deepprobe.pruning.callbacks import MaskedGradients
 from deepprobe.pruning.collapse import warn_of_collapse
 from deepprobe.pruning.criteria import CRITERIA, NEEDS_BATCHES, NEEDS_INITIAL, Subject, criterion_of
+from deepprobe.pruning.enforcement import MaskedGradients
 from deepprobe.pruning.masks import Masks
 from deepprobe.pruning.removal import removed
 from deepprobe.pruning.stored import keep_masks, kept_masks

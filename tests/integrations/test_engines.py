@@ -19,7 +19,7 @@ from deepprobe.integrations.engines import LocalEngine, RayEngine, SlurmEngine
 from deepprobe.integrations.engines.local import _environment
 from deepprobe.integrations.engines.sweep import WorkerLostError, drive
 from deepprobe.pruning import LotteryConfig, lottery_tasks
-from deepprobe.pruning.tasks import Task
+from deepprobe.pruning.lottery.tasks import Task
 from deepprobe.records.step import every
 from deepprobe.runs import open_run
 from deepprobe.training import TrainConfig, load_checkpoint
@@ -231,7 +231,7 @@ def test_processes_share_threads_and_gpus(monkeypatch):
 
 SWEEP = """
 from deepprobe.integrations.engines import LocalEngine
-from deepprobe.pruning.tasks import Task
+from deepprobe.pruning.lottery.tasks import Task
 
 def call():
     import os, time

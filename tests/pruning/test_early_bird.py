@@ -10,8 +10,8 @@ import torch
 
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.pruning import Masks, random_masks
-from deepprobe.pruning.callbacks import MaskedTraining
 from deepprobe.pruning.early_bird import FOLDER, EarlyBirdCallback, mask_distance
+from deepprobe.pruning.enforcement import MaskedTraining
 from deepprobe.records.step import every
 from deepprobe.runs import open_run
 from deepprobe.training import TrainConfig, train

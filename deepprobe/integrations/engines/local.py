@@ -18,7 +18,7 @@ from deepprobe.integrations.engines.sweep import Failure, WorkerLostError, attem
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from deepprobe.pruning.tasks import Task
+    from deepprobe.pruning.lottery.tasks import Task
 
 
 @dataclass(frozen=True)

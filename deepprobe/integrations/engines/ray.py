@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from types import ModuleType
 
-    from deepprobe.pruning.tasks import Task
+    from deepprobe.pruning.lottery.tasks import Task
 
 
 @dataclass(frozen=True)

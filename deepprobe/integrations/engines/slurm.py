@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from types import ModuleType
 
-    from deepprobe.pruning.tasks import Task
+    from deepprobe.pruning.lottery.tasks import Task
 
 
 @dataclass(frozen=True)

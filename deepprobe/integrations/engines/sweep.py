@@ -14,7 +14,7 @@ from deepprobe.errors import ConfigError, DeepprobeError, SweepError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 
-    from deepprobe.pruning.tasks import Task
+    from deepprobe.pruning.lottery.tasks import Task
 
 
 @dataclass(frozen=True)

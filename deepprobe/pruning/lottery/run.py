@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 
 from deepprobe.distributed import current_ranks, process_group
 from deepprobe.errors import ConfigError, DeepprobeError, NonFiniteError, RunError
-from deepprobe.pruning.branch import Branch
-from deepprobe.pruning.config import LotteryConfig
-from deepprobe.pruning.history import run_name
+from deepprobe.pruning.lottery.branch import Branch
+from deepprobe.pruning.lottery.config import LotteryConfig
+from deepprobe.pruning.lottery.history import run_name
+from deepprobe.pruning.lottery.sources import Sources
+from deepprobe.pruning.lottery.tasks import Task
 from deepprobe.pruning.masks import Masks
-from deepprobe.pruning.sources import Sources
-from deepprobe.pruning.tasks import Task
 from deepprobe.runs.difference import difference
 from deepprobe.runs.experiment import EXPERIMENT, TICKET, create_experiment, open_experiment
 from deepprobe.runs.run import FINAL
@@ -31,8 +31,8 @@ from deepprobe.training.stream import TensorStream, is_pair
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deepprobe.pruning.sources import Model, Splits
-    from deepprobe.pruning.tasks import Engine
+    from deepprobe.pruning.lottery.sources import Model, Splits
+    from deepprobe.pruning.lottery.tasks import Engine
     from deepprobe.runs import Run
     from deepprobe.runs.experiment import Experiment
     from deepprobe.training.context import Callback

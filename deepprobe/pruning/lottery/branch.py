@@ -15,19 +15,20 @@ import torch
 
 from deepprobe.distributed import process_group
 from deepprobe.errors import NonFiniteError
-from deepprobe.pruning.barrier import BarrierAtTheEnd
-from deepprobe.pruning.callbacks import ConditioningAtTheEnd, MaskedGradients, MaskedTraining, WithinEpochs
 from deepprobe.pruning.collapse import warn_of_collapse
-from deepprobe.pruning.config import LotteryConfig
 from deepprobe.pruning.controls import random_masks, shuffled_masks
 from deepprobe.pruning.criteria import Subject
 from deepprobe.pruning.early_bird import EarlyBirdCallback
+from deepprobe.pruning.enforcement import MaskedGradients, MaskedTraining
 from deepprobe.pruning.gradual import GradualPruningCallback
-from deepprobe.pruning.history import History, run_name
+from deepprobe.pruning.lottery.barrier import BarrierAtTheEnd
+from deepprobe.pruning.lottery.config import LotteryConfig
+from deepprobe.pruning.lottery.history import History, run_name
+from deepprobe.pruning.lottery.measures import ConditioningAtTheEnd, WithinEpochs
+from deepprobe.pruning.lottery.sources import Sources, seed_loader
 from deepprobe.pruning.masks import Masks
 from deepprobe.pruning.removal import removed
 from deepprobe.pruning.rewinding import masked
-from deepprobe.pruning.sources import Sources, seed_loader
 from deepprobe.runs.experiment import TICKET
 from deepprobe.runs.run import FINAL
 from deepprobe.seeding import derive_seed
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from deepprobe.pruning.sources import Splits
+    from deepprobe.pruning.lottery.sources import Splits
     from deepprobe.runs import Run
     from deepprobe.training.context import Callback
     from deepprobe.training.stream import Batch

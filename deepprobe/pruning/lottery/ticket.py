@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 
 from deepprobe.errors import RunError
-from deepprobe.pruning.history import checkpoint_at, last_checkpoint, run_name
+from deepprobe.pruning.lottery.history import checkpoint_at, last_checkpoint, run_name
 from deepprobe.pruning.masks import Masks
 from deepprobe.pruning.rewinding import Rewinding, masked
 from deepprobe.runs import FolderRun, open_run

@@ -1,0 +1,1 @@
+"""Lottery-ticket experiments: settings, what trainings begin from, branches, tasks for a sweep, tickets in files."""

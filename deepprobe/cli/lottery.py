@@ -96,7 +96,7 @@ class LotteryOptions(TrainingOptions):
     early_bird_every: str | None = None
     """When a mask is drawn and compared with those drawn before, 1ep, to see from when on the ticket is known; never by
     default."""
-    probe_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 256
+    probe_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 512
     """Validation images on which condition numbers are taken at the end of each training; 0 for none."""
     engine: Literal["local", "ray", "slurm"] = "local"
     """Where trainings run, one task a seed and branch: here, on Ray, or on Slurm."""
@@ -124,20 +124,18 @@ def run(words: Sequence[str]) -> None:
     options, chosen = options_from(words)
     if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun starts, one speaks
         options = replace(options, quiet=True)
-    plans = [
-        plan(trial, options) for trial in chosen
-    ]  # what is wrong with the last experiment is told before the first
+    plans = [plan(trial, options) for trial in chosen]  # what is wrong with the last one is told before the first
+    engine = engine_of(options)
     if options.dry_run:
         print("\n".join(plans))
         return
-    engine = engine_of(options)
-    if not options.quiet:
-        print("\n".join(plans), flush=True)
     try:
+        if not options.quiet:
+            print("\n".join(plans), flush=True)
         engine.run([task for trial in chosen for task in tasks_of(trial, options)])
     except KeyboardInterrupt as stop:
         command = shlex.join(["deepprobe", "lottery", *words])
-        raise KeyboardInterrupt(f"{stop or 'interrupted; to go on'}: {command}") from stop
+        raise KeyboardInterrupt(f"{str(stop) or 'interrupted; to go on'}: {command}") from stop
     if not options.quiet:
         for trial in chosen:
             print(in_short(trial.path))

@@ -18,7 +18,10 @@ class LayerCollapseWarning(UserWarning):
 
 
 def collapsed(masks: Masks) -> dict[str, int]:
-    """Parameters with fewer weights left than they have rows, one an output, and how many are left of each."""
+    """Parameters with fewer weights left than they have rows, and how many are left of each.
+
+    A row is an output, but for transposed convolutions, where it is an input.
+    """
     return {name: n for name, n in masks.counts.items() if n < masks[name].shape[0]}
 
 

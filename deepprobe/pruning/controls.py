@@ -82,6 +82,8 @@ def _anywhere(mask: Tensor, n_kept: int, *, seed: int) -> Tensor:
 
 def _within_units(mask: Tensor, kernel: Kernel, *, seed: int) -> Tensor:
     """The mask with the connections of each output unit in another order."""
+    if not mask.numel():
+        return mask
     units = _by_unit(mask.cpu(), kernel)
     rows = units.reshape(units.shape[0] * units.shape[1], -1)
     keys = torch.randint(2**62, rows.shape, generator=torch.Generator().manual_seed(seed))

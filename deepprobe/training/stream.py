@@ -194,12 +194,12 @@ class LoaderStream:
 
     def _random_states(self) -> dict[str, Any]:
         """The global random states, and those of the loader's own generators."""
-        return {"random": random_state(), "generators": [g.get_state() for g in _generators(self.loader)]}
+        return {"random": random_state(), "generators": [g.get_state() for g in generators_of(self.loader)]}
 
     def _restore_random_states(self, states: dict[str, Any]) -> None:
         """Go back to such states."""
         restore_random_state(states["random"])
-        for generator, state in zip(_generators(self.loader), states["generators"], strict=True):
+        for generator, state in zip(generators_of(self.loader), states["generators"], strict=True):
             generator.set_state(state)
 
 
@@ -210,7 +210,7 @@ def _drawing(loader: Any) -> list[Any]:
     return list({id(part): part for part in parts if part is not None}.values())
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
+def generators_of(loader: Any) -> list[torch.Generator]:
     """The generators of a loader and its samplers, each once."""
     found = [getattr(part, "generator", None) for part in _drawing(loader)]
     return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
@@ -267,7 +267,7 @@ def first_samples(data: Data, *, device: torch.device, n_samples: int, batch_siz
 @contextmanager
 def _preserved_generators(data: Data) -> Iterator[None]:
     """Put a loader's own generators back to where they were."""
-    states = [(generator, generator.get_state()) for generator in _generators(data)]
+    states = [(generator, generator.get_state()) for generator in generators_of(data)]
     try:
         yield
     finally:

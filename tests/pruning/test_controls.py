@@ -118,3 +118,10 @@ def test_all_or_nothing_stays_all_or_nothing(kept):
 def test_masks_of_another_model_are_refused():
     with pytest.raises(ShapeError, match="the masks are not of this Linear"):
         shuffled_masks(Masks.dense(nn.Linear(3, 3)), nn.Linear(4, 4), seed=0)
+
+
+def test_a_layer_without_weights_is_left_as_it_is():
+    with pytest.warns(UserWarning, match="zero-element"):
+        net = nn.Sequential(nn.Linear(0, 3), nn.Linear(3, 2))
+    masks = Masks.dense(net)
+    assert shuffled_masks(masks, net, seed=0) == masks

@@ -313,6 +313,8 @@ BAD = [
     ({"evaluate_every": "often"}, ConfigError, "'often' is no schedule"),
     ({"pruning": "gradual"}, ConfigError, "gradual='1ep..5ep/100it'"),
     ({"seeds": ()}, ConfigError, "seeds"),
+    ({"rewind": "lr", "controls": ("random-mask",)}, ConfigError, "would keep weights that earlier rounds"),
+    ({"rewind": "lr", "criterion": "snip"}, ConfigError, "criterion='snip', scored before training, would"),
 ]
 
 

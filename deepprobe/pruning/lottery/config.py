@@ -80,7 +80,7 @@ class LotteryConfig:
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Strict(False), Field(min_length=1)] = (0,)
     evaluate_every: str = "1ep"
     early_bird_every: str | None = None
-    probe_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 256
+    probe_samples: Annotated[int, Field(ge=0, le=1_000_000)] = 512
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -96,6 +96,7 @@ class LotteryConfig:
             raise ConfigError(f"rates={self.rates}: rates of layers need allocation='layerwise'")
         if self.densities is not None and not shares_of(self.densities):
             raise ConfigError("densities=(): name at least one")
+        self._check_states()
         if self.control_rounds is not None and max(self.control_rounds, default=0) > self.n_rounds:
             raise ConfigError(f"control_rounds={self.control_rounds}: there are rounds 1 … {self.n_rounds}")
         if (self.pruning == "gradual") != bool(self.gradual):
@@ -106,6 +107,18 @@ class LotteryConfig:
         if self.pruning == "gradual":
             self._check_gradual()
         return self
+
+    def _check_states(self) -> None:
+        """ConfigError where masks would keep weights that earlier rounds have set to zero."""
+        if self.pruning != "iterative" or self.rewinding.kind == "weights":
+            return
+        elsewhere = [control for control in ("random-mask", "shuffled-mask") if control in self.controls]
+        what = f"controls={elsewhere}" if elsewhere else f"criterion={self.criterion!r}, scored before training,"
+        if elsewhere or self.scores_start:
+            raise ConfigError(
+                f"{what} would keep weights that earlier rounds have removed, and rewind={self.rewind!r} does not "
+                "bring them back; rewind weights ('init', '500it'), or take pruning='one-shot'"
+            )
 
     def _check_gradual(self) -> None:
         """ConfigError where one training that prunes along the way has no such thing."""

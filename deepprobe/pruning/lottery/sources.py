@@ -20,7 +20,7 @@ from deepprobe.hooks.select import unwrapped
 from deepprobe.models import create_model
 from deepprobe.seeding import derive_seed, preserved_random_states
 from deepprobe.training.provenance import describe_network, weights_digest
-from deepprobe.training.stream import _generators, is_pair, split_off
+from deepprobe.training.stream import generators_of, is_pair, split_off
 
 if TYPE_CHECKING:
     from deepprobe.training.stream import Data
@@ -172,7 +172,7 @@ class Sources:
 
 def seed_loader(data: Data, seed: int) -> None:
     """Set a loader's own generators, which else would go on from where the training before left them."""
-    for generator in _generators(data):
+    for generator in generators_of(data):
         generator.manual_seed(derive_seed(seed, "loader"))
 
 

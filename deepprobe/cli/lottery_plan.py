@@ -38,6 +38,10 @@ def plan(trial: Trial, options: LotteryOptions) -> str:
         kept = kept_by_round(network, trial.config)
     except (ConfigError, UnknownNameError) as error:
         raise ConfigError(in_options(str(error), type(options))) from error
+    if kept[-1] < 1:
+        last = next(number for number, n in enumerate(kept) if n < 1) - 1
+        asked = "densities" if options.densities else "rounds"
+        raise ConfigError(f"--{asked}: of {kept[0]:,} weights none is left after round {last}; take at most so many")
     branches = ("ticket", *dict.fromkeys(trial.config.controls))
     rounds_of = {branch: trial.config.rounds_of(branch) for branch in branches}
     seeds = trial.config.seeds
@@ -76,7 +80,8 @@ def refuse_what_comes_too_late(config: LotteryConfig, *, per_epoch: int) -> None
     last = config.training.epochs * per_epoch
     if config.rewinding.point.iterations_in(per_epoch) >= last:
         raise ConfigError(
-            f"--rewind {config.rewind}: training ends after {config.training.epochs}ep, which is {last}it"
+            f"--rewind {config.rewind}: training ends after {config.training.epochs}ep, which is {last}it; go back to "
+            "an earlier point"
         )
     if config.gradual:
         CubicSchedule.parse(config.gradual).check(per_epoch, last=last)

@@ -45,10 +45,12 @@ def run(words: Sequence[str]) -> None:
 def _listed(folder: Path) -> pd.DataFrame:
     """Table of the runs in a folder; RunError if there is none."""
     from deepprobe.runs import list_runs
+    from deepprobe.runs.experiment import EXPERIMENT
 
     table = list_runs(folder)
     if table.empty:
-        raise RunError(f"there is no run in {folder}; runs are written by deepprobe train with --out")
+        made = "lottery" if (folder / EXPERIMENT).is_file() else "train"
+        raise RunError(f"there is no run in {folder} yet; runs are written by deepprobe {made} with --out")
     return table
 
 

@@ -52,10 +52,15 @@ def trials(options: LotteryOptions, *, names: set[str]) -> list[Trial]:
     Raises:
         ConfigError: If a share, a rate or a setting is wrong, or two of them rule each other out.
     """
-    try:
-        parse_schedule(options.evaluate_every)
-    except ConfigError as error:
-        raise ConfigError(f"--evaluate-every {error}") from None
+    for option in ("evaluate_every", "early_bird_every"):
+        try:
+            parse_schedule(getattr(options, option) or "1ep")
+        except ConfigError as error:
+            raise ConfigError(f"--{option.replace('_', '-')} {error}") from None
+    if options.gradual:
+        _check_gradual(options.gradual)
+    if options.control_rounds and not options.controls:
+        raise ConfigError(f"--control-rounds {' '.join(options.control_rounds)}: there are none without --controls")
     if options.densities and (idle := sorted(names & {"rounds", "prune"})):
         raise ConfigError(f"--{' --'.join(idle)}: --densities says what each round leaves; give one or the other")
     shares = dict.fromkeys(share(word, option="prune") for word in options.prune)
@@ -173,6 +178,16 @@ def rates(words: Sequence[str]) -> dict[str, float]:
         if not sign or not layer:
             raise ConfigError(f"--rates {word!r}: write LAYER=FACTOR, for example output=0.5")
     return found
+
+
+def _check_gradual(text: str) -> None:
+    """ConfigError, with the name of the option, if the text is no schedule of gradual pruning."""
+    from deepprobe.pruning.gradual import CubicSchedule
+
+    try:
+        CubicSchedule.parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"--gradual {error}") from None
 
 
 def _folder(model: str, pruned: float, *, has_densities: bool) -> str:

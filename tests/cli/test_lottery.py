@@ -198,6 +198,18 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Traceback" not in told
 
 
+def test_ctrl_c_before_the_first_training_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deepprobe.cli.lottery.tasks_of", stopped)
+    words = ["lottery", *SMALL, "--rounds", "1", "--out", str(tmp_path / "RUN")]
+    assert main(words) == 130
+    assert capsys.readouterr().err == f"deepprobe: interrupted; to go on: deepprobe {' '.join(words)}\n"
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -217,14 +229,14 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
             ["--controls", "reinit,rand"],
             "--controls 'rand': Input should be 'reinit', 'random-mask', 'shuffled-mask', ",
         ),
-        (["--control-rounds", "13"], "--control-rounds (13,): there are rounds 1 … 12"),
-        (["--control-rounds", "x"], "--control-rounds x: write a whole number from 0 to 1,000"),
+        (["--control-rounds", "13", "--controls", "dense"], "--control-rounds (13,): there are rounds 1 … 12"),
+        (["--control-rounds", "x", "--controls", "dense"], "--control-rounds x: write a whole number from 0 to 1,000"),
         (["--protect", "classifier.fc9"], "--protect: 'classifier.fc9' matches no layer with prunable weights; there "),
         (["--protect", "*"], "--protect ['*'] covers every layer of SmallNet: nothing can be pruned"),
         (["--rates", "output"], "--rates 'output': write LAYER=FACTOR, for example output=0.5"),
         (["--rates", "output=0.5"], "--rates {'output': 0.5}: rates of layers need --allocation 'layerwise'"),
         (["--rewind", "500"], "--rewind '500': write 'init', a step such as '500it' or '2ep', 'lr', 'lr:2ep', 'fine-t"),
-        (["--rewind", "10ep"], "--rewind 10ep: training ends after 10ep, which is 210it"),
+        (["--rewind", "10ep"], "--rewind 10ep: training ends after 10ep, which is 210it; go back to an earlier point"),
         (
             ["--rewind", "fine-tune"],
             "--rewind 'fine-tune' goes on at the last learning rate of the schedule, and that ",
@@ -232,6 +244,12 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         (["--seeds", "0"], "--seeds 0: write a whole number from 1 to 10,000"),
         (["--seeds", "1", "-1"], "--seeds -1: write a whole number from 0 to 2,147,483,647"),
         (["--evaluate-every", "banana"], "--evaluate-every 'banana' is no schedule; write it as '1ep'"),
+        (["--early-bird-every", "banana"], "--early-bird-every 'banana' is no schedule; write it as '1ep'"),
+        (["--pruning", "gradual", "--gradual", "1ep"], "--gradual '1ep' is no schedule of gradual pruning; write it "),
+        (["--control-rounds", "1"], "--control-rounds 1: there are none without --controls"),
+        (["--rounds", "100"], "--rounds: of 50,200 weights none is left after round 51; take at most so many"),
+        (["--densities", "50%", "0.0001%"], "--densities: of 50,200 weights none is left after round 1; take at most"),
+        (["--dry-run", "--engine-options", "n_workers=0"], "--engine-options n_workers=0: n_workers=0"),
         (["--micro-batches", "65"], "--micro-batches 65: must be at most --batch-size 64"),
         (["--rounds", "0"], "--rounds 0: input should be greater than or equal to 1"),
         (["--engine-options", "workers=2"], "--engine-options: the engine local has no 'workers'; did you mean 'n_wor"),

@@ -123,7 +123,9 @@ def test_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = complaint(["runs", str(tmp_path)], capsys)
-    assert line == f"deepprobe: there is no run in {tmp_path}; runs are written by deepprobe train with --out"
+    assert line == f"deepprobe: there is no run in {tmp_path} yet; runs are written by deepprobe train with --out"
+    (tmp_path / "experiment.json").touch()
+    assert complaint(["runs", str(tmp_path)], capsys).endswith("runs are written by deepprobe lottery with --out")
     assert "there is no folder" in complaint(["report", str(tmp_path / "none")], capsys)
 
 

@@ -45,6 +45,8 @@ def _in_words(cls: type[Any], error: ValidationError) -> str:
             clauses.append(f"there is no setting {name!r}; {nearest(name, fields)}")
         elif one["type"] == "value_error":
             clauses.append(one["msg"].removeprefix("Value error, "))
+        elif one["type"] == "tuple_type":
+            clauses.append(f"{name}={one['input']!r:.80}: must be a list, such as [{one['input']!r:.80}]")
         else:
             text = repr(one["input"])
             clauses.append(f"{name}={text if len(text) <= 80 else text[:77] + '…'}: {one['msg'][:200]}")

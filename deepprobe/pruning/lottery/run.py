@@ -122,6 +122,8 @@ def lottery_tasks(
         RunError: As ``run_lottery``.
     """
     config = LotteryConfig() if config is None else config
+    if not isinstance(config, LotteryConfig):
+        raise ConfigError(f"config is a {type(config).__name__}: give LotteryConfig(rounds=…, training=TrainConfig(…))")
     sources = Sources(model, data, dict(model_options or {}))
     splits = sources.splits()
     about = {"data": {"name": data}} | dict(about or {}) if isinstance(data, str) else dict(about or {})

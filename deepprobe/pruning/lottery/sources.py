@@ -95,7 +95,8 @@ class Sources:
         options: Keywords of ``create_model``, beside those that the data set.
 
     Raises:
-        ConfigError: If there are options for a network that is not made by its name, or a seed among them.
+        ConfigError: If the model is none, or a class; or there are options for a network that is not made by its name,
+            or a seed among them.
     """
 
     model: Model
@@ -103,6 +104,16 @@ class Sources:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if isinstance(self.model, type):
+            name = self.model.__name__
+            raise ConfigError(
+                f"model is the class {name}: give {name}(), or a function of a seed: lambda seed: {name}()"
+            )
+        if not isinstance(self.model, str) and not callable(self.model):
+            raise ConfigError(
+                f"model is a {type(self.model).__name__}: give the name of a network, a module, or a function from a "
+                "seed to one"
+            )
         if self.options and not isinstance(self.model, str):
             raise ConfigError(f"model_options={dict(self.options)}: only for a network of the zoo, given by its name")
         if "seed" in self.options:

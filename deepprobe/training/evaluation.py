@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 from deepprobe.training.stream import fixed_batches, is_pair
 
-MOST_UNCOUNTED = 2**17
-"""Logits that are kept to be counted together: counting takes as long for a thousand samples as for one batch."""
+MOST_UNCOUNTED = 2**19
+"""Bytes of logits that are kept to be counted together: counting takes as long for 1,000 samples as for a batch."""
 
 
 class Tally:
@@ -46,7 +46,7 @@ class Tally:
             loss: Mean loss of the batch, a scalar.
         """
         self._uncounted.append((logits, labels, loss))
-        self._n_uncounted += logits.numel()
+        self._n_uncounted += logits.untyped_storage().nbytes()  # of all that they may be a view of, such as all tokens
         self.n_samples += len(labels)
         if self._n_uncounted > MOST_UNCOUNTED:
             self._count()

@@ -10,7 +10,7 @@ from torch import nn
 
 from deepprobe.errors import ShapeError
 from deepprobe.training import evaluate
-from deepprobe.training.evaluation import Tally
+from deepprobe.training.evaluation import MOST_UNCOUNTED, Tally
 
 
 def test_numbers_are_those_of_the_whole_set(net, few):
@@ -42,6 +42,16 @@ def test_it_does_not_matter_how_many_answers_are_counted_together(monkeypatch, m
     assert found["accuracy"] == (logits.argmax(1) == labels).sum().item() / 50
     assert found["top_prediction_share"] == np.bincount(logits.argmax(1)).max() / 50
     assert found["majority_share"] == np.bincount(labels[5:]).max() / 50
+
+
+def test_answers_that_are_a_view_of_much_more_are_not_kept():
+    tally = Tally()
+    for _ in range(20):
+        every_token = torch.zeros(4, 2000, 10)
+        tally.add(every_token[:, -1], torch.zeros(4, dtype=torch.int64), loss=torch.tensor(0.0))
+        kept = sum(logits.untyped_storage().nbytes() for logits, _, _ in tally._uncounted)
+        assert kept <= MOST_UNCOUNTED
+    assert tally.read()["accuracy"] == 1.0
 
 
 def test_modes_are_as_before(net, few):

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 
 from deepprobe.errors import ConfigError
 from deepprobe.reports.lines import LEGEND_LINE
-from deepprobe.reports.lottery.frames import BRANCHES, branches, conditioning, experiment_frame, over_seeds
+from deepprobe.reports.lottery.frames import BRANCHES, branches, conditioning, experiment_frame, over_seeds, overlaps
 from deepprobe.reports.style import GREY, LINES, MARKERS, axes, colour, finish, legend, note
 from deepprobe.reports.words import number
 
@@ -177,9 +177,9 @@ def overlap_by_density(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Raises:
         ShapeError: If a column is missing.
     """
-    pairs = experiment_frame(frame.assign(run=frame.index.astype(str)), "overlap", "chance")
-    pairs = pairs[pairs["branch"].isin(["ticket", "random-mask", "shuffled-mask"])]
-    means = over_seeds(pairs[pairs["overlap"] > 0], "overlap")
+    pairs = overlaps(frame)
+    means = over_seeds(pairs, "overlap")
+    means = means[means["mean"] > 0]
     ax = finish(axes(ax), x="weights left", y="overlap of two seeds' masks")
     if means.empty:
         return note(ax, "there are not two seeds to compare")
@@ -200,8 +200,9 @@ def density_axis(ax: Axes, densities: pd.Series) -> None:
     low, high = float(densities.min()), float(densities.max())
     ax.set_xscale("log")
     ax.set_xlim(high * 1.12, low / 1.12)
-    wide = high / low > 1000
-    ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=20))
+    few, some, many = (1.0,), (1.0, 2.0, 5.0), (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+    subs = few if high / low > 1000 else some if high / low > 4 else many
+    ax.xaxis.set_major_locator(ticker.LogLocator(subs=subs, numticks=20))
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(_in_percent))
     ax.xaxis.set_minor_locator(ticker.NullLocator())
 

@@ -82,6 +82,19 @@ def over_seeds(frame: pd.DataFrame, measure: str, *, geometric: bool = False) ->
     return pd.DataFrame(rows, columns=["branch", "round", "at", "mean", "low", "high", "n"])
 
 
+def overlaps(frame: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of seeds of the branches that have masks of their own, with ``at``.
+
+    Args:
+        frame: ``Experiment.mask_overlap()``.
+
+    Raises:
+        ShapeError: If a column is missing.
+    """
+    pairs = experiment_frame(frame.assign(run=frame.index.astype(str)), "overlap", "chance")
+    return pairs[pairs["branch"].isin(["ticket", "random-mask", "shuffled-mask"])]
+
+
 def conditioning(layers: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Median over layers of a measure of conditioning, a row a run: its last probe, one tap and view.
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from deepprobe.reports.lottery import figures
 from deepprobe.reports.lottery.findings import CONTROLS, accuracy_of, accuracy_words, kappa_of, left
-from deepprobe.reports.lottery.frames import BRANCHES, branches, conditioning, experiment_frame, over_seeds
+from deepprobe.reports.lottery.frames import BRANCHES, branches, conditioning, experiment_frame, over_seeds, overlaps
 from deepprobe.reports.lottery.maps import condition_by_round, density_by_layer
 from deepprobe.reports.page import SMALL, Panel, Part, Section, draw_panel, flat
 from deepprobe.reports.source import facet, facets
@@ -280,7 +280,7 @@ def _overlap(lottery: Lottery) -> Section:
     )
     if lottery.overlap["overlap"].isna().all() or (lottery.overlap["round"] == 0).all():
         return Section("overlap", "Masks of different seeds", words, ())
-    means = over_seeds(experiment_frame(lottery.overlap.assign(run="")), "overlap")
+    means = over_seeds(overlaps(lottery.overlap), "overlap")
     panel = draw_panel(
         "overlap",
         partial(figures.overlap_by_density, lottery.overlap),

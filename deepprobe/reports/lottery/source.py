@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from deepprobe.reports.source import model_name
 from deepprobe.reports.words import clean
 from deepprobe.runs import Experiment, open_experiment, open_run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _NAMES = ("run", "branch", "layer", "status", "tap", "view")
 
@@ -28,8 +27,8 @@ class Lottery:
         table: ``Experiment.table``.
         complete: The rows of it whose runs are complete, which figures and means are of.
         layers: ``Experiment.layers`` of complete runs.
-        densities: ``Experiment.densities``.
-        overlap: ``Experiment.mask_overlap``.
+        densities: ``Experiment.densities`` of complete runs.
+        overlap: ``Experiment.mask_overlap`` of complete runs.
     """
 
     name: str
@@ -60,7 +59,7 @@ def read_lottery(source: Experiment | Path | str) -> Lottery:
     experiment = source if isinstance(source, Experiment) else open_experiment(source)
     table = _printable(experiment.table())
     complete = table[table["status"] == "complete"]
-    layers = _printable(experiment.layers())
+    layers, densities = _printable(experiment.layers()), _printable(experiment.densities())
     runs = experiment.runs()
     first = runs.loc[runs["status"] != "damaged", "path"]
     return Lottery(
@@ -70,9 +69,21 @@ def read_lottery(source: Experiment | Path | str) -> Lottery:
         table=table,
         complete=complete,
         layers=layers[layers["run"].isin(complete["run"])],
-        densities=_printable(experiment.densities()),
-        overlap=_printable(experiment.mask_overlap()),
+        densities=densities[densities["run"].isin(complete["run"])],
+        overlap=_between_complete(_printable(experiment.mask_overlap()), complete),
     )
+
+
+def _between_complete(overlap: pd.DataFrame, complete: pd.DataFrame) -> pd.DataFrame:
+    """Those pairs of runs that are both complete."""
+    done = set(zip(complete["round"], complete["branch"], complete["seed"], strict=True))
+    both = [
+        (number, branch, one) in done and (number, branch, other) in done
+        for number, branch, one, other in zip(
+            *(overlap[c] for c in ("round", "branch", "seed", "other_seed")), strict=True
+        )
+    ]
+    return overlap[pd.Series(both, index=overlap.index, dtype=bool)]
 
 
 def _name(experiment: Experiment) -> str:

@@ -6,6 +6,7 @@ import lottery_experiment as lottery
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from deepprobe.errors import ConfigError, ShapeError
@@ -17,7 +18,7 @@ from deepprobe.reports import (
     outcome_by_density,
     overlap_by_density,
 )
-from deepprobe.reports.lottery.frames import branches, conditioning, experiment_frame, over_seeds
+from deepprobe.reports.lottery.frames import branches, conditioning, experiment_frame, over_seeds, overlaps
 from deepprobe.reports.style import COLOURS
 
 ROUNDS = 4
@@ -30,16 +31,17 @@ def _closed():
 
 
 @pytest.fixture(scope="module")
-def frames(tmp_path_factory):
-    """Table, layers of one view, densities and overlap of a complete experiment."""
-    path = tmp_path_factory.mktemp("lottery") / "e"
-    experiment = lottery.build(path, seeds=(0, 2), n_rounds=ROUNDS)
-    layers = experiment.layers()
+def frames(read):
+    """Table, layers of one view, densities and overlap of two seeds and the first rounds."""
+    parts = {
+        "table": read.table,
+        "layers": read.layers[read.layers["view"] == "samples"],
+        "densities": read.densities,
+        "overlap": read.overlap[read.overlap["other_seed"] == 2],
+    }
     return {
-        "table": experiment.table(),
-        "layers": layers[layers["view"] == "samples"],
-        "densities": experiment.densities(),
-        "overlap": experiment.mask_overlap(),
+        name: part[(part["round"] <= ROUNDS) & part["seed"].isin((0, 2))].reset_index(drop=True)
+        for name, part in parts.items()
     }
 
 
@@ -185,6 +187,19 @@ def test_overlap_stands_beside_chance(frames):
     one, other = (lottery.masks_of("ticket", ROUNDS, seed) for seed in (0, 2))
     shared = sum(int((one[k] & other[k]).sum()) for k in one) / sum(int((one[k] | other[k]).sum()) for k in one)
     assert line_of(ax, COLOURS[0])[0] == pytest.approx((density(ROUNDS), shared))
+
+
+def test_overlap_stands_at_the_density_of_the_tickets_and_counts_every_pair(frames):
+    tickets = frames["overlap"][frames["overlap"]["branch"] == "ticket"]
+    dense = tickets.assign(branch="dense", density=1.0, overlap=1.0)
+    apart = tickets.assign(seed=5, overlap=0.0)  # two seeds that share nothing
+    pairs = overlaps(pd.concat([tickets, dense, apart], ignore_index=True))
+    assert set(pairs["branch"]) == {"ticket"}
+    assert dict(zip(pairs["round"], pairs["at"], strict=True)) == pytest.approx(
+        {r: density(r) for r in range(ROUNDS + 1)}
+    )
+    ax = overlap_by_density(pd.concat([tickets, dense, apart], ignore_index=True))
+    assert [y for _, y in line_of(ax, COLOURS[0])] == pytest.approx((tickets["overlap"] / 2).tolist()[::-1])
 
 
 def test_densities_by_layer_are_colours_and_empty_layers_have_one_of_their_own(frames):

@@ -147,8 +147,8 @@ def in_short(path: Path) -> str:
 
     table = open_experiment(path).table()
     columns = ["density", "test_accuracy", "early_stop_iteration", "early_stop_test_accuracy"]
-    means = table.groupby(["round", "branch"], sort=True)[columns].mean()
-    means.insert(0, "runs", table.groupby(["round", "branch"]).size())
+    means = table.groupby(["round", "branch"], sort=False)[columns].mean()
+    means.insert(0, "runs", table.groupby(["round", "branch"], sort=False).size())
     written = {"density": "{:.2%}".format, "early_stop_iteration": "{:,.0f}".format}
     written |= {name: "{:.2%}".format for name in ("test_accuracy", "early_stop_test_accuracy")}
     return f"{path}:\n{means.reset_index().to_string(index=False, formatters=written, na_rep='-')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,11 +23,16 @@ def difference(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """
     mine, other = _flat(kept), _flat(json.loads(json.dumps(asked)))
     words = [
-        f"{key}: {mine.get(key, 'default')} in the folder, {other.get(key, 'default')} asked for"
+        f"{key}: {_short(mine.get(key, 'default'))} in the folder, {_short(other.get(key, 'default'))} asked for"
         for key in sorted(mine.keys() | other.keys())
         if mine.get(key) != other.get(key)
     ]
     return "; ".join(words)
+
+
+def _short(text: str) -> str:
+    """A value as it is, digests cut."""
+    return re.sub(r"([0-9a-f]{12})[0-9a-f]{52}", r"\1…", text)
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

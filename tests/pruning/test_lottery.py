@@ -272,7 +272,7 @@ def test_a_ticket_is_exported_as_a_plain_state_dict(found, tmp_path):
     model.load_state_dict(load_file(tmp_path / "trained.safetensors"))
     trained = weights(run_of(experiment, 2))
     assert all(torch.equal(t, trained[n]) for n, t in model.state_dict().items())
-    with pytest.raises(RunError, match="has no run 'seed0-round09-ticket'; it has seed0-round00-ticket"):
+    with pytest.raises(RunError, match="has no run 'seed0-round09-ticket'; did you mean 'seed0-round"):
         export_ticket(experiment, tmp_path / "no.safetensors", seed=0, round=9)
     with pytest.raises(RunError, match="export the trained ones"):
         export_ticket(experiment, tmp_path / "no.safetensors", seed=0, round=1, branch="reinit")
@@ -337,6 +337,8 @@ def test_networks_and_data_that_do_not_fit_are_told_before_any_training(few, tmp
         run_lottery(lambda seed: 3, few, CONFIG, out=tmp_path / "b")
     with pytest.raises(ConfigError, match="data is a Tensor: give the name of a data set"):
         run_lottery(make, few[0][0], CONFIG, out=tmp_path / "c")
+    with pytest.raises(ConfigError, match=r"does not take inputs of shape \(1, 8, 8\): mat1 and mat2"):
+        run_lottery(lambda seed: nn.Sequential(nn.Flatten(), nn.Linear(60, 10)), few, CONFIG, out=tmp_path / "g")
     with pytest.raises(UnknownNameError):
         run_lottery("lenet300", few, CONFIG, out=tmp_path / "d")
     with pytest.raises(ConfigError, match=r"model is the class Linear: give Linear\(\), or a function of a seed"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,25 +13,21 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from deepprobe.distributed import current_ranks, process_group
-from deepprobe.errors import ConfigError, DeepprobeError, NonFiniteError, RunError
+from deepprobe.errors import ConfigError, DeepprobeError, NonFiniteError
 from deepprobe.pruning.lottery.branch import Branch
+from deepprobe.pruning.lottery.checks import checked, refuse_other_densities
 from deepprobe.pruning.lottery.config import LotteryConfig
 from deepprobe.pruning.lottery.history import run_name
 from deepprobe.pruning.lottery.sources import Sources
 from deepprobe.pruning.lottery.tasks import Task
-from deepprobe.pruning.masks import Masks
-from deepprobe.runs.difference import difference
-from deepprobe.runs.experiment import EXPERIMENT, TICKET, create_experiment, open_experiment
+from deepprobe.runs.experiment import TICKET, create_experiment, open_experiment
 from deepprobe.runs.run import FINAL
-from deepprobe.seeding import derive_seed
-from deepprobe.training.provenance import describe_data, weights_digest
 from deepprobe.training.session import device_named
-from deepprobe.training.stream import TensorStream, is_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deepprobe.pruning.lottery.sources import Model, Splits
+    from deepprobe.pruning.lottery.sources import Model
     from deepprobe.pruning.lottery.tasks import Engine
     from deepprobe.runs import Run
     from deepprobe.runs.experiment import Experiment
@@ -127,12 +123,12 @@ def lottery_tasks(
     sources = Sources(model, data, dict(model_options or {}))
     splits = sources.splits()
     about = {"data": {"name": data}} | dict(about or {}) if isinstance(data, str) else dict(about or {})
-    identity, kept = _checked(sources, splits, config)
+    identity, kept = checked(sources, splits, config)
     path = Path(out).resolve()
     with process_group(device_named(config.training.device)) as ranks:
         if ranks.is_main:
             own = {**identity, "about": about}
-            _refuse_other_densities(path, kept, own)
+            refuse_other_densities(path, kept, own)
             create_experiment(path, config={**identity, "lottery": config.as_dict(), **about}, identity=own)
         quiet = quiet or not ranks.is_main
     if keep_data:
@@ -214,68 +210,3 @@ def _n_missing(path: Path, config: LotteryConfig) -> int:
         for number in config.rounds_of(branch)
     }
     return len(asked - done)
-
-
-def _checked(sources: Sources, splits: Splits, config: LotteryConfig) -> tuple[dict[str, Any], list[int]]:
-    """What tells the experiment from others, and weights left after each round; errors for what would fail later."""
-    seed = config.seeds[0]
-    network = sources.network(seed, splits)
-    masks = Masks.dense(network, protect=config.protect)
-    sizes = {name: mask.numel() for name, mask in masks.items()}
-    rounds = [config.kept(sizes, number) for number in range(1, config.n_rounds + 1)]
-    kept = [masks.n_weights, *(n if isinstance(n, int) else sum(n.values()) for n in rounds)]
-    if kept[-1] < 1:
-        raise ConfigError(
-            f"after {config.n_rounds} rounds none of the {masks.n_weights:,} weights would be left; take fewer rounds"
-        )
-    if "reinit" in config.controls:
-        anew = sources.network_anew(derive_seed(seed, "reinit", 1), splits)
-        if weights_digest(anew) == weights_digest(network):
-            raise ConfigError(
-                "controls: 'reinit' needs other initial weights for another seed, and the function gives the same ones"
-            )
-    if "sibling" in config.controls and isinstance(splits.train, list | tuple) and not is_pair(splits.train):
-        raise ConfigError(
-            "controls: 'sibling' sees the data in another order, and a list of batches has one order only; give two "
-            "tensors, or a DataLoader with shuffle=True"
-        )
-    _check_point(splits, config)
-    held_out = {name: part for name in ("test", "validation") if (part := getattr(splits, name)) is not None}
-    identity = {
-        "model": sources.identity(splits), "data": describe_data(splits.train), "lottery": config.identity(),
-        "held_out": {name: describe_data(part) for name, part in held_out.items()},
-    }  # fmt: skip
-    return identity, kept
-
-
-def _refuse_other_densities(path: Path, kept: Sequence[int], identity: Mapping[str, Any]) -> None:
-    """RunError if a round that is there keeps another number of weights than is asked for."""
-    found = open_experiment(path) if (path / EXPERIMENT).is_file() else None
-    if found is None or difference(found.identity, identity):
-        return  # which ``create_experiment`` tells
-    runs = found.runs()
-    runs = runs[(runs["branch"] == TICKET) & (runs["status"] != "damaged")]
-    for name, number, n in runs[["run", "round", "n_kept"]].to_numpy().tolist():
-        if number < len(kept) and n != kept[number]:
-            raise RunError(
-                f"{path} holds an experiment of other densities ({name} keeps {n:,.0f} weights, "
-                f"{kept[number]:,} asked for); choose another folder"
-            )
-
-
-def _check_point(splits: Splits, config: LotteryConfig) -> None:
-    """ConfigError if the point to rewind to is not before the end of training."""
-    training, data = config.training, splits.train
-    if is_pair(data):
-        pair: Any = splits.of_seed(config.seeds[0], share=training.validation_share).train
-        per_epoch = TensorStream(
-            pair, batch_size=training.batch_size, seed=0, micro_batches=training.micro_batches
-        ).n_batches  # fmt: skip
-    else:
-        per_epoch = len(data) if isinstance(data, Sized) else 0  # what has no length is refused by ``train``
-    last = training.epochs * per_epoch
-    if 0 < last <= config.rewinding.point.iterations_in(per_epoch):
-        raise ConfigError(
-            f"rewind={config.rewind!r}: a point before the end of training, which has {last:,} updates in "
-            f"{training.epochs} epochs"
-        )

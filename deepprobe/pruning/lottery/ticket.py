@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from deepprobe.errors import RunError
+from deepprobe.errors import RunError, nearest
 from deepprobe.pruning.lottery.history import checkpoint_at, last_checkpoint, run_name
 from deepprobe.pruning.masks import Masks
 from deepprobe.pruning.rewinding import Rewinding, masked
@@ -68,7 +68,7 @@ def _run(experiment: Experiment, name: str) -> FolderRun:
     """A run that is complete."""
     if not (experiment.path / name / MANIFEST).is_file():
         there = experiment.runs()["run"].tolist()
-        raise RunError(f"{experiment.path} has no run {name!r}; it has {', '.join(there[:8]) or 'none yet'}")
+        raise RunError(f"{experiment.path} has no run {name!r}; {nearest(name, there)}")
     run = open_run(experiment.path / name)
     if run.status != "complete":
         raise RunError(f"{run.path} is {run.status}; a ticket is exported when its training is complete")
@@ -82,6 +82,6 @@ def _start(experiment: Experiment, seed: int, branch: str) -> Checkpoint:
     if rewinding.kind != "weights" or branch != TICKET or settings["pruning"] == "gradual":
         raise RunError(
             f"branch {branch!r} with rewind={settings['rewind']!r} and pruning={settings['pruning']!r} has no "
-            "weights of its own from before training that are kept; export the trained ones (trained=True)"
+            "weights of its own from before training that are kept; export the trained ones"
         )
     return checkpoint_at(_run(experiment, run_name(seed, 0, TICKET)), rewinding.point)

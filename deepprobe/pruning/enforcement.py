@@ -25,10 +25,11 @@ class MaskedTraining:
     Args:
         masks: What is kept.
         start: Step that the training begins from; what the optimizer remembers of removed weights is set to zero there.
+        freeze: As in ``Masks.attach``: nobody but the optimizer writes to the weights.
     """
 
-    def __init__(self, masks: Masks, *, start: int) -> None:
-        self.masks, self.start = masks, start
+    def __init__(self, masks: Masks, *, start: int, freeze: bool) -> None:
+        self.masks, self.start, self.freeze = masks, start, freeze
 
     @contextmanager
     def around_training(self, context: Context) -> Iterator[None]:
@@ -39,7 +40,7 @@ class MaskedTraining:
             run.register(MASKS)
         assert context.optimizer is not None
         clear = context.step.index == self.start
-        with self.masks.attach(context.optimizer, context.model, clear=clear, freeze=True):
+        with self.masks.attach(context.optimizer, context.model, clear=clear, freeze=self.freeze):
             yield
 
 

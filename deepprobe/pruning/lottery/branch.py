@@ -222,7 +222,7 @@ class _Work:
                 )
             ]  # fmt: skip
         begins = 0 if start is None else int((start.training or {})["index"])
-        found: list[Callback] = [MaskedTraining(masks, start=begins)]
+        found: list[Callback] = [MaskedTraining(masks, start=begins, freeze=not self.branch.callbacks)]
         return found if config.clip_norm is None else [*found, MaskedGradients(masks, network)]
 
     def _measuring(self, number: int, config: TrainConfig) -> list[Callback]:

@@ -137,8 +137,9 @@ def _channel_scores(group: Group, scores: Mapping[str, Tensor], masks: Masks, al
         total += place.of(scores[place.parameter]).cpu().double().where(kept, 0.0).sum(dim=1)
         n_kept += kept.sum(dim=1)
     mean = total / n_kept.clamp(min=1)
-    if bool(alive.any()):
-        mean[mean.where(alive, -torch.inf).argmax()] = torch.inf
+    best = mean.where(alive, -torch.inf).argmax()  # NaN where there is one: it stays, and is refused
+    if bool(alive.any()) and not bool(mean[best].isnan()):
+        mean[best] = torch.inf
     return mean
 
 

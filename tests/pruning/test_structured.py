@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepprobe.errors import ConfigError, MissingPackageError, UnknownNameError
+from deepprobe.errors import ConfigError, MissingPackageError, NonFiniteError, UnknownNameError
 from deepprobe.models import create_model
 from deepprobe.pruning.channels import channel_groups
 from deepprobe.pruning.masks import Masks
@@ -197,6 +197,14 @@ def test_bad_input() -> None:
         prune_channels(chain(), IMAGES, "magnitud")
     with pytest.raises(ConfigError, match="Torch-Pruning cannot follow this Sequential: "):
         prune_channels(chain(), torch.randn(1, 3, 6, 6))
+
+
+def test_a_score_that_is_nan_is_no_best_one() -> None:
+    net = chain()
+    with torch.no_grad():
+        net[0].weight[2] = torch.nan
+    with pytest.raises(NonFiniteError, match="1 scores of '0' are NaN"):
+        prune_channels(net, IMAGES)
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

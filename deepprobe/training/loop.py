@@ -282,7 +282,6 @@ class Loop:
     def _checkpoint(self) -> None:
         """Write a checkpoint of finite weights, if they are those of this step."""
         self._check_losses()
-        self._check_losses()
         if not all_finite(self.model):
             raise _Diverged(
                 f"the weights at step {self.step} are not all finite; "

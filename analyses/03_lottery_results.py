@@ -153,7 +153,7 @@ def section(experiment: dp.runs.Experiment) -> str:
     first = dp.open_run(experiment.runs()["path"].iloc[0])
     about = first.provenance
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
-    n = len(experiment.runs())
+    n = int(experiment.runs()["status"].eq("complete").sum())
     seeds = sorted(experiment.runs()["seed"].unique())
     settings = (
         f"{training['epochs']} epochs, batch {training['batch_size']}, {training['optimizer']} at {training['lr']} "
@@ -167,7 +167,7 @@ def section(experiment: dp.runs.Experiment) -> str:
     )
     parts = [
         f"### {model['name']} on {DATA.get(data, data)}: `{experiment.name}`",
-        f"n = {n} trainings; seeds {', '.join(map(str, seeds))}. {settings} {machine}",
+        f"n = {n} complete trainings; seeds {', '.join(map(str, seeds))}. {settings} {machine}",
         markdown(results(experiment)),
         f"Conditioning of the trained networks on the first {arguments.samples:,} test images (κ over live units, "
         "effective rank; medians over layers, then over seeds):",

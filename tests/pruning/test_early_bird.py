@@ -86,7 +86,8 @@ def test_in_the_run_of_a_ticket_masks_are_drawn_among_its_weights(net, digits, t
         kept = torch.cat([context.model.get_parameter(n).detach()[mask].abs() for n, mask in ticket.items()])
         drawn.append(kept >= kept.sort().values[-round(len(kept) / 2)])
 
-    callbacks = [MaskedTraining(ticket, start=0, freeze=True), EarlyBirdCallback(LOOKS), every(LOOKS, also_at_start=True)(look)]
+    looking = every(LOOKS, also_at_start=True)(look)
+    callbacks = [MaskedTraining(ticket, start=0, freeze=True), EarlyBirdCallback(LOOKS), looking]
     run = train(model, digits[0], config=CONFIG, callbacks=callbacks, out=tmp_path / "r", quiet=True)
     expected = [float((one != other).double().mean()) for one, other in pairwise(drawn)]
     assert [v for _, measure, v in distances(run) if measure == "mask_distance"] == pytest.approx(expected)

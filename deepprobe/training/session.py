@@ -99,7 +99,8 @@ def train(
         NonFiniteError: If the loss became NaN or infinite and ``config.on_nonfinite`` is "raise".
         OutOfMemoryError: If a step does not fit into the device's memory.
         RankLostError: If another process of the training ended.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM, when a checkpoint has been written.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, when a checkpoint has been written; also where it came too late to
+            stop this run.
     """
     config = TrainConfig() if config is None else config
     device = device_named(config.device)
@@ -140,6 +141,8 @@ def train(
             if status not in FINAL:
                 with following(run, trackers if ranks.is_main else ()):
                     loop.run_to_the_end(quiet=quiet, brief=brief)
+            if ranks.agree([interruption.requested])[0]:  # too late for this run, but what follows must not begin
+                raise KeyboardInterrupt(f"stopped; run {run.name!r} is {run.status}")
     if run.status == "diverged" and config.on_nonfinite == "raise":
         raise NonFiniteError(run.message)
     return run

@@ -492,3 +492,13 @@ def test_off_a_terminal_progress_is_a_line_an_epoch(net, few, capsys):
     assert "samples/s" in lines[1]
     train(net(), few[0], config=CONFIG, quiet=True)
     assert capsys.readouterr().err == ""
+
+
+def test_an_interruption_at_the_last_step_completes_the_run_and_is_not_lost(net, few, tmp_path):
+    def signal_late(context):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="stopped; run 'run' is complete"):
+        train(net(), few[0], config=CONFIG, out=tmp_path / "run", callbacks=[at("3ep")(signal_late)], quiet=True)
+    assert open_run(tmp_path / "run").status == "complete"
+    assert train(net(), few[0], config=CONFIG, out=tmp_path / "run", quiet=True).status == "complete"

@@ -138,6 +138,8 @@ def figures(experiment: dp.runs.Experiment) -> list[Path]:
             layers[layers["tap"].isin(["block", "output"])], measure="effective_rank"
         ),
     }
+    if table["barrier"].isna().all():
+        del drawn["barrier"]
     written = []
     for what, draw in drawn.items():
         axes = draw()

@@ -34,7 +34,7 @@ DATA = {"cifar10": "CIFAR-10 (AVIF copy)", "mnist": "MNIST"}
 # %%
 if arguments.smoke:
     splits = [dp.load_dataset("digits", split=split, limit=200).tensors() for split in ("train", "test")]
-    small = dp.LotteryConfig(training=dp.TrainConfig(epochs=2), rounds=2, controls=("reinit", "sibling"), seeds=(0, 1))
+    small = dp.LotteryConfig(training=dp.TrainConfig(epochs=2), rounds=1, controls=("reinit", "sibling"))
     dp.run_lottery("resnet8", splits, small, out=arguments.out, about={"data": {"name": "digits"}}, quiet=True)
     arguments.folders = [arguments.out]
 experiments = [dp.open_experiment(folder) for folder in arguments.folders]

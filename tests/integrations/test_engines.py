@@ -261,6 +261,18 @@ def alive(pid):
         return False
 
 
+@pytest.fixture
+def _interruptible():
+    """Ctrl-C as in a terminal, also where the tests themselves run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
+@pytest.mark.parametrize(
+    "engine", ["local", pytest.param("ray", marks=SLOW), pytest.param("slurm", marks=SLOW)], indirect=True
+)
 def test_ctrl_c_cancels_what_runs(engine, book):
     started = book.path.with_name("pid")
 

@@ -101,7 +101,7 @@ def channel_groups(model: nn.Module, inputs: Tensor) -> list[Group]:
         try:
             graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=inputs, verbose=False)
             traced = list(graph.get_all_groups(root_module_types=KERNELS))
-        except Exception as error:
+        except Exception as error:  # its tracer raises whatever a forward pass and its own tables do
             raise ConfigError(f"Torch-Pruning cannot follow this {type(model).__name__}: {error}") from error
     found = (_group(items, graph, names) for items in traced)
     return [group for group in found if group is not None]

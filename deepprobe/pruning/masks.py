@@ -164,9 +164,8 @@ class Masks(Mapping[str, "torch.Tensor"]):
         """
         for name, parameter in self.parameters_of(model).items():
             removed = self._masks[name].to(parameter.device).logical_not()
-            parameter.masked_fill_(
-                removed.logical_and_(parameter), 0
-            )  # zeros keep their sign: a resumed run has equal bits
+            # Zeros keep their sign, so that a resumed run has the bits of one that was never stopped.
+            parameter.masked_fill_(removed.logical_and_(parameter), 0)
 
     def attach(
         self, optimizer: torch.optim.Optimizer, model: nn.Module, *, clear: bool = True, freeze: bool = False

@@ -54,7 +54,7 @@ def attempt(call: Callable[[], None]) -> Failure | None:
     """Run a task where this is called; an exception becomes a Failure. Ctrl-C passes through."""
     try:
         call()
-    except Exception as error:
+    except Exception as error:  # a task is anybody's function; what it raised is told at the end
         known = isinstance(error, DeepprobeError)
         return Failure(_in_a_line(error), "" if known else traceback.format_exc())
     return None

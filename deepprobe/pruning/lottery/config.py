@@ -161,10 +161,9 @@ class LotteryConfig:
     def rounds_of(self, branch: str) -> list[int]:
         """Rounds in which a branch is trained, ascending."""
         first = 0 if branch in ("ticket", "sibling") else 1
-        asked = range(self.n_rounds + 1)
-        if branch != "ticket" and self.control_rounds is not None:
-            asked = sorted(set(self.control_rounds))  # type: ignore[assignment]
-        return [number for number in asked if number >= first]
+        everything = branch == "ticket" or self.control_rounds is None
+        asked = range(self.n_rounds + 1) if everything else self.control_rounds
+        return sorted({number for number in asked or () if number >= first})
 
     def as_dict(self) -> dict[str, Any]:
         """Every setting as plain values, such as JSON and TOML hold."""

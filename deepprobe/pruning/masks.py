@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from deepprobe.runs.masks import read_masks, write_masks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -85,8 +85,6 @@ class Masks(Mapping[str, "torch.Tensor"]):
         Raises:
             RunError: If the file is missing, damaged, or of another network.
         """
-        from pathlib import Path
-
         return cls.of_arrays(read_masks(Path(path)), model, origin=str(path))
 
     @classmethod
@@ -104,8 +102,6 @@ class Masks(Mapping[str, "torch.Tensor"]):
 
     def save(self, path: Path | str) -> None:
         """Write one bit a weight, atomically; RunError if that fails."""
-        from pathlib import Path
-
         write_masks(Path(path), self.arrays())
 
     def arrays(self) -> dict[str, NDArray[np.bool_]]:

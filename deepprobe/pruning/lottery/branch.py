@@ -17,7 +17,7 @@ from deepprobe.distributed import process_group
 from deepprobe.errors import NonFiniteError
 from deepprobe.pruning.collapse import warn_of_collapse
 from deepprobe.pruning.controls import random_masks, shuffled_masks
-from deepprobe.pruning.criteria import Subject
+from deepprobe.pruning.criteria import NEEDS_BATCHES, Subject
 from deepprobe.pruning.early_bird import EarlyBirdCallback
 from deepprobe.pruning.enforcement import MaskedGradients, MaskedTraining
 from deepprobe.pruning.gradual import GradualPruningCallback
@@ -188,7 +188,9 @@ class _Work:
         return Masks.of_arrays(self.history.ranks.broadcast(masks.arrays()), network, origin="rank 0")
 
     def _samples(self) -> list[Batch]:
-        """Training samples for criteria with gradients: drawn by the seed, for data may be sorted by class."""
+        """Training samples for a criterion that needs some: drawn by the seed, for data may be sorted by class."""
+        if self.branch.config.criterion not in NEEDS_BATCHES:
+            return []
         n, data = self.branch.config.criterion_samples, self.splits.train
         if is_pair(data):
             generator = torch.Generator().manual_seed(derive_seed(self.branch.seed, "criterion samples"))

@@ -1,22 +1,18 @@
 """Masks of one network in one safetensors file, a bit a weight.
 
 Each mask lies in the file as bytes of eight entries, in the order of ``mask.ravel()``, the first entry in a byte's
-highest bit, zeros after the last. The tensors are named by index; names and shapes stand as JSON in the metadata.
+highest bit, zeros after the last.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as tensors_to_bytes
 
 from deepprobe.errors import RunError
-from deepprobe.runs.atomic import write_bytes
+from deepprobe.runs.arrays import reading_arrays, write_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +24,6 @@ MASKS = "masks.safetensors"
 """Name of the masks' file in a run."""
 MAX_BYTES = 2**30
 """8 thousand million weights."""
-MAX_HEADER_BYTES = 4 * 2**20
 
 
 def write_masks(path: Path, masks: Mapping[str, NDArray[np.bool_]]) -> None:
@@ -44,12 +39,9 @@ def write_masks(path: Path, masks: Mapping[str, NDArray[np.bool_]]) -> None:
     for name, mask in masks.items():
         if mask.dtype != np.bool_:
             raise RunError(f"cannot write {path}: the mask of {name!r} is of {mask.dtype}, expected bool")
-    tensors = {str(i): np.packbits(mask, axis=None) for i, mask in enumerate(masks.values())}
-    entries = json.dumps([[name, list(mask.shape)] for name, mask in masks.items()], separators=(",", ":"))
-    content = tensors_to_bytes(tensors, metadata={"masks": entries})
-    if len(content) > MAX_BYTES or int.from_bytes(content[:8], "little") > MAX_HEADER_BYTES:
-        raise RunError(f"cannot write {path}: {len(masks):,} masks in {len(content):,} bytes are too many to read")
-    write_bytes(path, content)
+    packed = [np.packbits(mask, axis=None) for mask in masks.values()]
+    entries = [[name, list(mask.shape)] for name, mask in masks.items()]
+    write_arrays(path, packed, entries, what="masks", under="masks", max_bytes=MAX_BYTES)
 
 
 def read_masks(path: Path) -> dict[str, NDArray[np.bool_]]:
@@ -64,23 +56,10 @@ def read_masks(path: Path) -> dict[str, NDArray[np.bool_]]:
     Raises:
         RunError: If the file is missing, or is not of this form in every byte.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise RunError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} were expected")
-        content = path.read_bytes()
-        header = json.loads(content[8 : 8 + min(int.from_bytes(content[:8], "little"), MAX_HEADER_BYTES)])
-        entries = json.loads(header["__metadata__"]["masks"])
-        tensors = load_tensors(content)
-        masks = {name: _unpacked(tensors.pop(str(i)), name, shape) for i, (name, shape) in enumerate(entries)}
-        if tensors or len(masks) != len(entries):
-            raise ValueError(f"{len(masks)} masks under names of their own, {len(entries)} names, and more tensors")
-    except RunError:
-        raise
-    except FileNotFoundError:
-        raise RunError(f"there is no file {path}; masks are written by deepprobe lottery") from None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, SafetensorError) as error:
-        raise RunError(f"{path} is damaged: expected masks in safetensors, found {error}") from error
+    with reading_arrays(path, what="masks", under="masks", max_bytes=MAX_BYTES) as found:
+        masks = {name: _unpacked(packed, name, shape) for (name, shape), packed in found}
+        if len(masks) != len(found):
+            raise ValueError(f"{len(masks)} names for {len(found)} masks")
     return masks
 
 

@@ -1,21 +1,13 @@
-"""Singular spectra of one step in one safetensors file.
-
-Names of layers may hold anything; the tensors are named by index, and the keys stand as JSON in the file's metadata.
-"""
+"""Singular spectra of one step in one safetensors file."""
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as tensors_to_bytes
 
-from deepprobe.errors import RunError
-from deepprobe.runs.atomic import write_bytes
+from deepprobe.runs.arrays import reading_arrays, write_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +18,6 @@ if TYPE_CHECKING:
 FOLDER = "spectra"
 MAX_BYTES = 64 * 2**20
 """8 million singular values of one step."""
-MAX_HEADER_BYTES = 4 * 2**20
 _FILE = re.compile(rf"{FOLDER}/step-(\d{{8,12}})\.safetensors\Z")
 
 
@@ -51,11 +42,8 @@ def write_spectra(path: Path, spectra: Mapping[str, ArrayLike]) -> None:
     Raises:
         RunError: If it cannot be written, or is more than can be read back.
     """
-    tensors = {str(i): np.ascontiguousarray(v, dtype=np.float64) for i, v in enumerate(spectra.values())}
-    content = tensors_to_bytes(tensors, metadata={"keys": json.dumps(list(spectra))})
-    if len(content) > MAX_BYTES or int.from_bytes(content[:8], "little") > MAX_HEADER_BYTES:
-        raise RunError(f"cannot write {path}: {len(spectra):,} spectra in {len(content):,} bytes are too many to read")
-    write_bytes(path, content)
+    rows = [np.ascontiguousarray(values, dtype=np.float64) for values in spectra.values()]
+    write_arrays(path, rows, list(spectra), what="spectra", under="keys", max_bytes=MAX_BYTES)
 
 
 def read_spectra(path: Path) -> dict[str, NDArray[np.float64]]:
@@ -70,19 +58,8 @@ def read_spectra(path: Path) -> dict[str, NDArray[np.float64]]:
     Raises:
         RunError: If the file is not of this form.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise RunError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} were expected")
-        content = path.read_bytes()
-        header = json.loads(content[8 : 8 + min(int.from_bytes(content[:8], "little"), MAX_HEADER_BYTES)])
-        keys = json.loads(header["__metadata__"]["keys"])
-        tensors = load_tensors(content)
-        strange = [name for name, tensor in tensors.items() if tensor.ndim != 1 or tensor.dtype != np.float64]
-        if strange:
-            raise ValueError(f"{strange[0][:100]!r}, which is no row of float64")
-        return {key: tensors[str(i)] for i, key in enumerate(keys)}
-    except RunError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, SafetensorError) as error:
-        raise RunError(f"{path} is damaged: expected spectra in safetensors, found {error}") from error
+    with reading_arrays(path, what="spectra", under="keys", max_bytes=MAX_BYTES) as found:
+        for key, values in found:
+            if not isinstance(key, str) or values.ndim != 1 or values.dtype != np.float64:
+                raise ValueError(f"{str(key)[:100]!r}, which is no row of float64")
+        return dict(found)

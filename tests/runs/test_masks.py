@@ -11,7 +11,8 @@ from safetensors.numpy import save
 
 from deepprobe.errors import RunError
 from deepprobe.models import create_model
-from deepprobe.runs.masks import MAX_HEADER_BYTES, read_masks, write_masks
+from deepprobe.runs.arrays import MAX_HEADER_BYTES
+from deepprobe.runs.masks import read_masks, write_masks
 
 DRAW = np.random.default_rng(0)
 MASKS = {
@@ -141,8 +142,8 @@ BYTES = np.full(2, 0b1010_0000, dtype=np.uint8)
         ({"0": BYTES.astype(np.float32)}, [["w", [16]]], "float32"),
         ({"0": BYTES.reshape(1, 2)}, [["w", [16]]], r"shape \(1, 2\)"),
         ({"0": BYTES}, [["w", [16]], ["v", [16]]], "damaged"),
-        ({"0": BYTES, "1": BYTES}, [["w", [16]]], "and more tensors"),
-        ({"0": BYTES, "1": BYTES}, [["w", [16]], ["w", [16]]], "1 masks under names of their own"),
+        ({"0": BYTES, "1": BYTES}, [["w", [16]]], "tensors that are not those of the masks named"),
+        ({"0": BYTES, "1": BYTES}, [["w", [16]], ["w", [16]]], "1 names for 2 masks"),
         ({"0": BYTES}, "[" * 100_000, "damaged"),
         ({"0": BYTES}, "{}", "damaged|more tensors"),
         ({"0": BYTES}, "null", "damaged"),

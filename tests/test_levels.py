@@ -14,8 +14,8 @@ LEVELS = {
     "records": 0, "seeding": 0, "distributed": 0, "extras": 0,
     "linalg": 1, "models": 1, "data": 1, "runs": 1,
     "hooks": 2, "measures": 2,
-    "probes": 3, "training": 3,
-    "reports": 4, "pruning": 4,
+    "probes": 3, "training": 3, "attribution": 3,
+    "reports": 4, "pruning": 4, "diagnosis": 4,
     "integrations": 5,
     "cli": 6, "__main__": 7,
 }  # fmt: skip

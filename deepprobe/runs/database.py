@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from deepprobe.errors import RunError
-from deepprobe.records.frame import TIDY
+from deepprobe.records.frame import TIDY, UNIT
 from deepprobe.runs.atomic import remove_file
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _REAL = {"value", "low", "high", "epoch"}
-_INTEGER = {"seed", "round", "step", "depth", "call", "centred", "n_rows", "n_features", "sketched"}
+_INTEGER = {"seed", "round", "step", "depth", "call", "centred", "n_rows", "n_features", "sketched", UNIT}
 _FLAGS = ("centred", "sketched")
 _TYPES = {c: "REAL" if c in _REAL else "INTEGER" if c in _INTEGER else "TEXT" for c in TIDY}
 _COLUMNS = ", ".join(f'"{c}"' for c in TIDY)
@@ -38,6 +38,9 @@ _TABLES = (
     "CREATE TABLE appends (id INTEGER PRIMARY KEY, step INTEGER, n_rows INTEGER NOT NULL, sha256 TEXT NOT NULL)",
     f"CREATE TABLE records (append_id INTEGER NOT NULL, {_DECLARED})",
 )
+_UNIT_COLUMN = f'"{UNIT}" INTEGER'
+_TABLES_WITHOUT_UNITS = (_TABLES[0], _TABLES[1].replace(f", {_UNIT_COLUMN})", ")"))
+"""What runs were made of before there were numbers of units."""
 
 _STEP = TIDY.index("step")
 _EMPTY = [None, 0, hashlib.sha256().hexdigest()]
@@ -68,6 +71,8 @@ def append_rows(path: Path, frame: pd.DataFrame) -> None:
     """
     rows = rows_of(frame)
     with _transaction(path) as connection:
+        if _schema(connection) == _TABLES_WITHOUT_UNITS:
+            connection.execute(f"ALTER TABLE records ADD COLUMN {_UNIT_COLUMN}")
         cursor = connection.execute(
             "INSERT INTO appends (step, n_rows, sha256) VALUES (?, ?, ?)",
             (_last_step(rows), len(rows), _digest(rows)),
@@ -169,11 +174,11 @@ def _array_of(name: str, values: Sequence[Any]) -> NDArray[Any] | pd.Series:
 
 def _appends(connection: sqlite3.Connection, path: Path) -> Iterator[list[tuple[Any, ...]]]:
     """Rows of one append after the other, each as it was written; RunError at the first that is not."""
-    _check_schema(connection, path)
+    columns = _COLUMNS if _checked_schema(connection, path) == _TABLES else _COLUMNS.replace(f'"{UNIT}"', "NULL")
     largest = path.stat().st_size // SMALLEST_ROW
     query = "SELECT id, step, n_rows, sha256 FROM appends LIMIT ?"
     expected = {i: row for i, *row in connection.execute(query, (largest + 1,))}
-    found = connection.execute(f"SELECT append_id, {_COLUMNS} FROM records LIMIT ?", (largest + 1,))
+    found = connection.execute(f"SELECT append_id, {columns} FROM records LIMIT ?", (largest + 1,))
     for append_id, group in groupby(found, key=lambda row: row[0]):
         part = [row[1:] for row in group]
         if expected.pop(append_id, None) != [_last_step(part), len(part), _digest(part)]:
@@ -184,11 +189,18 @@ def _appends(connection: sqlite3.Connection, path: Path) -> Iterator[list[tuple[
         raise RunError(f"{path} is damaged: the rows of append {missing[0]} are gone")
 
 
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a database that is not made of the two tables that are made here, and of nothing else."""
-    found = connection.execute("SELECT type, sql FROM sqlite_master ORDER BY rowid LIMIT 3").fetchall()
-    if found != [("table", statement) for statement in _TABLES]:
+def _checked_schema(connection: sqlite3.Connection, path: Path) -> tuple[str, ...]:
+    """What a database is made of; refused if that is not the two tables that are made here, and nothing else."""
+    found = _schema(connection)
+    if found not in {_TABLES, _TABLES_WITHOUT_UNITS}:
         raise RunError(f"{path} is damaged: expected the tables 'appends' and 'records' alone, found other definitions")
+    return found
+
+
+def _schema(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """The statements that made a database's tables; empty where it holds anything else."""
+    found = connection.execute("SELECT type, sql FROM sqlite_master ORDER BY rowid LIMIT 3").fetchall()
+    return tuple(sql for _, sql in found) if all(kind == "table" for kind, _ in found) else ()
 
 
 def _last_step(rows: list[tuple[Any, ...]]) -> int | None:
@@ -248,8 +260,8 @@ def _check_journal(journal: Path) -> None:
 
 
 def _digest(rows: list[tuple[Any, ...]]) -> str:
-    """SHA-256 of plain rows."""
+    """SHA-256 of plain rows, of whole layers as they were before there was a column of units."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(repr(row).encode("utf-8", "surrogatepass"))
+        digest.update(repr(row if row[-1] is not None else row[:-1]).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from deepprobe.errors import RunError, UnknownNameError, nearest
-from deepprobe.records.frame import TIDY, wide
+from deepprobe.records.frame import TIDY, UNIT, wide
 from deepprobe.runs.atomic import make_folder
 from deepprobe.runs.difference import difference
 from deepprobe.runs.folder import open_run, state_of
@@ -118,6 +118,7 @@ class Experiment:
     def layers(self) -> pd.DataFrame:
         """One row a layer call, step and run: what was probed, as a run's ``layers``, with branch and density."""
         records = self.records()
+        records = records[records[UNIT].isna()]
         which = records.drop_duplicates("run").set_index("run")
         table = wide(records)
         own = {name: table["run"].map(which[name]) for name in ("branch", "density")}

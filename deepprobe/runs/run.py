@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from deepprobe.errors import RunError
-from deepprobe.records.frame import wide
+from deepprobe.records.frame import UNIT, wide
 from deepprobe.runs.atomic import make_folder, remove_file, remove_leftovers
 from deepprobe.runs.database import append_rows, delete_after, frame_of, last_values, read_rows, rows_of
 from deepprobe.runs.difference import difference
@@ -106,7 +106,13 @@ class Run(ABC):
 
     def layers(self) -> pd.DataFrame:
         """One row a layer call and step: the wide table of everything probed; RunError if the records are damaged."""
-        return wide(self.records())
+        records = self.records()
+        return wide(records[records[UNIT].isna()])
+
+    def units(self) -> pd.DataFrame:
+        """One row a unit of a layer call and step: what was measured of units; RunError if the records are damaged."""
+        records = self.records()
+        return wide(records[records[UNIT].notna()])
 
     def metrics(self) -> pd.DataFrame:
         """The rows that are of no layer: loss, accuracy and the like; RunError if the records are damaged."""

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from deepprobe.records import frame as frame_module
 from deepprobe.records.frame import TIDY, tidy, wide
 from deepprobe.records.layer import LayerCall
 from deepprobe.records.spectrum import Spectrum
@@ -76,3 +78,23 @@ def test_metrics_are_not_layers_and_nothing_is_nothing() -> None:
     metrics = pd.DataFrame({"run": ["a"], "measure": ["loss"], "value": [1.0]}).reindex(columns=list(TIDY))
     assert wide(metrics).empty
     assert tidy(pd.DataFrame()).empty
+
+
+@pytest.fixture
+def conductance(monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    monkeypatch.setattr(frame_module, "UNIT_MEASURES", ("conductance",))
+    rows = {"layer": "conv", "depth": 1, "call": 1, "tap": "output", "view": "channels", "type": "Conv2d"}
+    rows |= {"dtype": "float32", "n_rows": 9, "n_features": 2, "sketched": False}
+    return pd.DataFrame({"unit": [0, 1], **rows, "conductance": [0.5, 0.25], "conductance_se": [0.125, 0.0625]})
+
+
+def test_units_go_there_and_back_with_their_errors(conductance: pd.DataFrame) -> None:
+    frame = tidy(conductance, run="a", seed=0, round=0, step=3, epoch=1.0, split="probe")
+    assert frame[["unit", "low", "high"]].values.tolist() == [[0, 0.375, 0.625], [1, 0.1875, 0.3125]]
+    back = wide(frame)
+    pd.testing.assert_frame_equal(back[list(conductance)], conductance, check_dtype=False)
+    assert back["unit"].dtype == "int64"
+
+
+def test_tables_of_layers_have_no_column_of_units() -> None:
+    assert "unit" not in wide(tidy(table(), run="a"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -127,3 +130,28 @@ def test_rows_of_other_types_fail_whole(run):
     with pytest.raises((RunError, TypeError)):
         run.append(frame)
     pd.testing.assert_frame_equal(run.records(), before)
+
+
+def test_units_stand_apart_from_layers(store):
+    row = {"run": "r", "step": 1, "layer": "conv", "depth": 1, "call": 1, "centred": False, "value": 0.5}
+    rows = [row | {"measure": "weight_norm"}, row | {"measure": "conductance", "unit": 3}]
+    store.append(pd.DataFrame(rows).reindex(columns=list(TIDY)))
+    assert store.layers()[["layer", "weight_norm"]].values.tolist() == [["conv", 0.5]]
+    assert "conductance" not in store.layers()
+    assert store.units()[["unit", "conductance"]].values.tolist() == [[3, 0.5]]
+
+
+def test_records_from_before_there_were_units_are_read_and_gone_on_with(make):
+    run = make()
+    row = {"run": "r", "step": 1, "layer": "conv", "measure": "weight_norm", "centred": False, "value": 0.5}
+    frame = pd.DataFrame([row]).reindex(columns=list(TIDY))
+    run.append(frame)
+    new = run.records()
+    with closing(sqlite3.connect(run.path / "records.sqlite")) as connection, connection:
+        connection.execute('ALTER TABLE records DROP COLUMN "unit"')  # what an earlier version wrote
+    pd.testing.assert_frame_equal(run.records(), new)
+    run.append(frame.assign(step=2, unit=5))
+    assert run.records()["unit"].tolist()[1] == 5
+    assert run.records()["step"].tolist() == [1, 2]
+    run.rewind(1)
+    assert run.records()["step"].tolist() == [1]

@@ -7,6 +7,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from deepprobe.records.frame import UNIT
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
@@ -44,7 +46,7 @@ def scalars(frame: pd.DataFrame, *, layer_measures: Collection[str]) -> dict[int
     """
     of_layer = frame["layer"].notna()
     measure = frame["measure"].where(~frame["centred"].eq(True), "centred_" + frame["measure"])
-    kept = frame.assign(measure=measure)[~of_layer | measure.isin(list(layer_measures))]
+    kept = frame.assign(measure=measure)[~of_layer | (measure.isin(list(layer_measures)) & frame[UNIT].isna())]
     found: dict[int, dict[str, float]] = {}
     for row in kept.sort_values("step", kind="stable").to_dict("records"):
         found.setdefault(int(row["step"]), {})[_name(row)] = float(row["value"])

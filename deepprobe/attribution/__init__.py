@@ -1,0 +1,1 @@
+"""Which units and inputs an answer rests on: attributions through captum, how concentrated they are, ablation."""

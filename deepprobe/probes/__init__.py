@@ -3,6 +3,7 @@
 from deepprobe.hooks.capture import capture
 from deepprobe.probes.calls import condition_numbers, spectra
 from deepprobe.probes.gradients import gradient_signal
+from deepprobe.probes.jacobians import input_jacobian, jacobian_spectra, jacobian_summary
 from deepprobe.probes.probe import Probe
 from deepprobe.probes.weights import weight_spectra, weight_table
 
@@ -11,6 +12,9 @@ __all__ = [
     "capture",
     "condition_numbers",
     "gradient_signal",
+    "input_jacobian",
+    "jacobian_spectra",
+    "jacobian_summary",
     "spectra",
     "weight_spectra",
     "weight_table",

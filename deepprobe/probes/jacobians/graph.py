@@ -1,0 +1,303 @@
+"""One forward pass kept as a graph: what products with its Jacobians are taken from.
+
+For samples that do not see each other the Jacobian of a batch is block-diagonal, so that one backward pass is one
+vector-Jacobian product of every sample. A Jacobian-vector product is the derivative of the vector-Jacobian product by
+its own vector: Jᵀu is linear in u, hence ∂(Jᵀu · v)/∂u = J v (Townsend 2017), one backward pass through a backward
+pass. Points of the graph are held as edges, which no in-place operation can overwrite.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.utils.rnn import PackedSequence
+
+from deepprobe.errors import ConfigError, ShapeError, SpectrumError
+from deepprobe.hooks.attach import attached, tensors_in
+from deepprobe.hooks.passes import as_batches, device_of, differentiating, evaluating, moved, n_samples, run
+from deepprobe.probes.jacobians.statistics import BatchStatistics
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from deepprobe.records.layer import LayerCall
+
+Mode: TypeAlias = Literal["eval", "train"]
+"""Running statistics, or those of each batch, as the network trains, held constant while differentiating."""
+
+Output: TypeAlias = Callable[[Any], Tensor]
+"""From what a model returns to the tensor that is differentiated."""
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A tensor inside the graph, of which only its place, shape and dtype are kept.
+
+    Attributes:
+        call: Which layer call gave it; None for the input and the output of the whole network.
+        edge: Its place in the graph.
+        shape: Samples first.
+        dtype: Of the tensor.
+        device: Where it was.
+    """
+
+    call: LayerCall | None
+    edge: GradientEdge
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, tensor: Tensor, call: LayerCall | None = None) -> Point:
+        """The place of a tensor that the input reaches."""
+        return cls(call, get_gradient_edge(tensor), tuple(tensor.shape), tensor.dtype, tensor.device)
+
+    @property
+    def n_units(self) -> int:
+        """Numbers a sample."""
+        return torch.Size(self.shape[1:]).numel()
+
+    def zeros(self, *, requires_grad: bool = False) -> Tensor:
+        """Zeros of the tensor's shape."""
+        return torch.zeros(self.shape, dtype=self.dtype, device=self.device, requires_grad=requires_grad)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A forward pass of n samples.
+
+    Attributes:
+        inputs: What the network was given.
+        outputs: What it gave, shape (n, k) whatever it was.
+        points: What the chosen layers gave on the way, in the order in which they ran.
+        n_samples: How many samples.
+    """
+
+    inputs: Point
+    outputs: Point
+    points: list[Point]
+    n_samples: int
+
+
+def pullback(outputs: list[Point], cotangents: list[Tensor], inputs: list[Point]) -> list[Tensor]:
+    """Vector-Jacobian products Jᵀu of every sample, one tensor an input; zeros where nothing leads there."""
+    found = torch.autograd.grad(
+        [point.edge for point in outputs],
+        [point.edge for point in inputs],
+        grad_outputs=cotangents,
+        retain_graph=True,
+        allow_unused=True,
+    )
+    return [p.zeros() if g is None else g for g, p in zip(found, inputs, strict=True)]
+
+
+class Pushforward:
+    """Jacobian-vector products J v of every sample, from one point to several.
+
+    Args:
+        source: Where v is put in.
+        targets: Where J v is read.
+
+    Raises:
+        SpectrumError: If the network holds an operation that has no second derivative.
+    """
+
+    def __init__(self, source: Point, targets: list[Point]) -> None:
+        self._targets = targets
+        self._cotangents = [target.zeros(requires_grad=True) for target in targets]
+        try:
+            (self._product,) = torch.autograd.grad(
+                [target.edge for target in targets],
+                [source.edge],
+                grad_outputs=self._cotangents,
+                create_graph=True,
+                allow_unused=True,
+            )
+        except RuntimeError as error:
+            raise SpectrumError(f"this network cannot be differentiated twice, as J v needs: {error}") from error
+
+    def __call__(self, tangent: Tensor) -> list[Tensor]:
+        """J v, one tensor a target; zeros where the source does not reach it."""
+        if self._product is None or not self._product.requires_grad:
+            return [target.zeros() for target in self._targets]
+        try:
+            found = torch.autograd.grad(
+                self._product, self._cotangents, grad_outputs=tangent, retain_graph=True, allow_unused=True
+            )
+        except RuntimeError as error:
+            raise SpectrumError(f"this network cannot be differentiated twice, as J v needs: {error}") from error
+        return [t.zeros() if g is None else g for g, t in zip(found, self._targets, strict=True)]
+
+
+@contextmanager
+def differentiable(
+    model: nn.Module, *, mode: Mode, in_float64: bool, device: torch.device | str | None, seed: int
+) -> Iterator[nn.Module]:
+    """The plain eager model in a mode, with gradients, or a float64 copy of it; all restored on the way out.
+
+    Raises:
+        ConfigError: If ``mode`` is neither ``eval`` nor ``train``.
+        SpectrumError: If the model cannot be copied for float64.
+    """
+    if mode not in ("eval", "train"):
+        raise ConfigError(f"mode={mode!r} is neither 'eval' (running statistics) nor 'train' (those of each batch)")
+    context = differentiating(model, device=device, seed=seed) if mode == "train" else evaluating(model, device=device)
+    with context as network, torch.enable_grad():
+        if not in_float64:
+            yield network
+            return
+        try:
+            twin = copy.deepcopy(network).double()
+        except Exception as error:  # whatever a user's __deepcopy__ raises
+            raise SpectrumError(f"in_float64: the model cannot be copied ({error})") from error
+        yield twin
+
+
+def graphs(
+    network: nn.Module,
+    batches: Iterable[Any],
+    *,
+    layers: Mapping[str, nn.Module],
+    tap: str = "output",
+    samples: int,
+    output: Output | None = None,
+    in_float64: bool = False,
+) -> Iterator[Graph]:
+    """Graphs of the first samples of the batches, one a batch; each can be freed before the next is made.
+
+    Batch statistics are those of a whole batch, also where only its first samples are differentiated.
+
+    Args:
+        network: What ``differentiable`` yields.
+        batches: As a person passed them.
+        layers: Whose tensors become points; may be empty.
+        tap: ``output`` or ``block``.
+        samples: How many at most.
+        output: The tensor of what the model returns; by default itself, its ``logits``, or its only tensor.
+        in_float64: Whether inputs become float64.
+
+    Raises:
+        ConfigError: If ``samples`` is no number from 1 on.
+        ShapeError: If there is no sample, no floating-point input, no output of one row a sample, or samples see each
+            other.
+    """
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
+        raise ConfigError(f"n_samples={samples!r} is not a number from 1 on")
+    left, found = samples, False
+    for batch in as_batches(batches):
+        count = min(n_samples(batch), left)
+        if not count:
+            continue
+        batch = moved(_input_of(batch), device_of(network), torch.float64 if in_float64 else None)
+        graph = _graph(network, batch, count, layers=layers, tap=tap, output=output)
+        _check_independent(graph)
+        found = True
+        yield graph
+        del graph
+        left -= count
+        if not left:
+            return
+    if not found:
+        raise ShapeError("batches holds no samples: every batch was empty, or there was none")
+
+
+def _input_of(batch: Any) -> Any:
+    """What the forward pass is given: without targets."""
+    pair = isinstance(batch, (tuple, list)) and not isinstance(batch, PackedSequence)
+    return _input_of(batch[0]) if pair else batch
+
+
+def _graph(
+    network: nn.Module, batch: Any, count: int, *, layers: Mapping[str, nn.Module], tap: str, output: Output | None
+) -> Graph:
+    """The graph of the first samples of a batch, with that whole batch's statistics."""
+    kept = None
+    total = n_samples(batch)
+    if count < total:
+        with torch.no_grad(), BatchStatistics() as whole:
+            run(network, batch)
+        kept = whole.found
+        batch = _first(batch, count, total)
+    batch, leaf = _with_leaf(batch)
+    points: list[Point] = []
+
+    def keep(call: LayerCall, tensor: Tensor) -> None:
+        if tensor.requires_grad and tensor.ndim and len(tensor) == count:
+            points.append(Point.of(tensor, call))
+
+    hooks = attached(network, layers, tap=tap, on_tensor=keep) if layers else nullcontext()
+    with BatchStatistics(kept), hooks:
+        given = _chosen(run(network, batch), output)
+    if given.ndim == 0 or len(given) != count:
+        raise ShapeError(
+            f"the output has shape {tuple(given.shape)} for {count} samples; its first axis must be theirs: "
+            "pass output=lambda returned: …"
+        )
+    given = given.reshape(count, -1)
+    if not given.requires_grad:  # nothing leads from the input there: a derivative of zero
+        given = given + leaf.reshape(count, -1).sum(1, keepdim=True) * 0
+    return Graph(Point.of(leaf), Point.of(given), points, count)
+
+
+def _first(value: Any, count: int, total: int) -> Any:
+    """The first samples of every tensor of a batch's length, containers kept."""
+    if isinstance(value, Tensor):
+        return value[:count] if value.ndim and len(value) == total else value
+    if isinstance(value, Mapping):
+        return {key: _first(item, count, total) for key, item in value.items()}
+    if isinstance(value, PackedSequence):
+        raise ShapeError("a PackedSequence cannot be cut; pass batches of no more than n_samples, or padded tensors")
+    return tuple(_first(item, count, total) for item in value) if isinstance(value, (tuple, list)) else value
+
+
+def _with_leaf(batch: Any) -> tuple[Any, Tensor]:
+    """The input with its first floating-point tensor as a leaf of the graph, and that leaf."""
+    if isinstance(batch, Tensor) and torch.is_floating_point(batch):
+        leaf = batch.detach().clone().requires_grad_()
+        return leaf, leaf
+    if isinstance(batch, Mapping):
+        for key, value in batch.items():
+            if isinstance(value, Tensor) and torch.is_floating_point(value):
+                leaf = value.detach().clone().requires_grad_()
+                return {**batch, key: leaf}, leaf
+    what = f"a tensor of {batch.dtype}" if isinstance(batch, Tensor) else f"{type(batch).__name__}"
+    raise ShapeError(f"the input is {what}: there is a Jacobian by a floating-point tensor only")
+
+
+def _chosen(returned: Any, output: Output | None) -> Tensor:
+    """The tensor that is differentiated."""
+    if output is not None:
+        returned = output(returned)
+    elif isinstance(returned, Mapping):
+        returned = returned.get("logits", returned)
+    else:
+        returned = getattr(returned, "logits", returned)
+    tensors = [tensor for _, tensor in tensors_in(returned)]
+    if len(tensors) != 1:
+        raise ShapeError(
+            f"the model returned {type(returned).__name__} with {len(tensors)} floating-point tensors; "
+            "say which one is meant: output=lambda returned: …"
+        )
+    return tensors[0]
+
+
+def _check_independent(graph: Graph) -> None:
+    """That the output of the first sample depends on no other; one backward pass."""
+    if graph.n_samples < 2:
+        return
+    cotangent = graph.outputs.zeros()
+    cotangent[0] = torch.linspace(1, 2, graph.outputs.n_units, dtype=cotangent.dtype, device=cotangent.device)
+    (gradient,) = pullback([graph.outputs], [cotangent], [graph.inputs])
+    others = gradient[1:]
+    if bool((torch.isfinite(others) & (others != 0)).any()):
+        raise ShapeError(
+            "the output of one sample depends on the others, so that there is no Jacobian of each: the network mixes "
+            "samples otherwise than by nn.BatchNorm; pass batches of one sample"
+        )

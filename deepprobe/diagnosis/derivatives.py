@@ -1,0 +1,111 @@
+"""What needs passes of its own, with batch statistics held fixed: Jacobian, shattered gradients, precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from deepprobe.diagnosis.batch_facts import first_samples
+from deepprobe.diagnosis.roles import BLOCK, NORM, WEIGHTED
+from deepprobe.errors import SpectrumError
+from deepprobe.hooks.passes import device_of, run
+from deepprobe.probes.replay import measured_floors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+JACOBIAN_SAMPLES = 8
+"""Samples whose Jacobian is taken."""
+
+MOST_CLASSES = 32
+"""Scores up to which the whole Jacobian is taken, one backward pass a score."""
+
+POINTS = 33
+"""Points on the line between two samples; neighbours are 1/32 of the way apart."""
+
+PAIRS = 3
+REPLAYED = 32
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """Singular values of ∂ scores / ∂ input, medians over a few samples.
+
+    Attributes:
+        sigma_max: Largest.
+        sigma_min: Smallest of min(classes, input values).
+        frobenius: Root of the sum of their squares.
+        n_samples: Samples.
+    """
+
+    sigma_max: float
+    sigma_min: float
+    frobenius: float
+    n_samples: int
+
+
+def jacobian(network: nn.Module, batch: Any, scores: Tensor | None) -> Jacobian | None:
+    """Jacobian from input to scores, exact, of the first samples; samples must not depend on each other."""
+    given = _given(batch)
+    if scores is None or given is None or scores.shape[1] > MOST_CLASSES:
+        return None
+    points = given[:JACOBIAN_SAMPLES].detach().clone().requires_grad_()
+    answers = run(network, points)
+    rows = [torch.autograd.grad(answers[:, k].sum(), points, retain_graph=True)[0] for k in range(answers.shape[1])]
+    matrix = torch.stack(rows, dim=1).flatten(2).double().cpu()
+    if not torch.isfinite(matrix).all():
+        return Jacobian(float("inf"), float("nan"), float("inf"), len(points))
+    sigma = torch.linalg.svdvals(matrix)
+    return Jacobian(
+        float(sigma[:, 0].median()),
+        float(sigma[:, -1].median()),
+        float(torch.linalg.vector_norm(sigma, dim=1).median()),
+        len(points),
+    )
+
+
+def shattering(network: nn.Module, batch: Any, scores: Tensor | None) -> float:
+    """Mean cosine between the gradients of the first score at neighbouring points on lines between samples.
+
+    Near 1 where the gradient changes slowly from point to point, as in shallow networks; near 0 where it is like white
+    noise (Balduzzi et al. 2017, "The shattered gradients problem", figure 1).
+    """
+    given = _given(batch)
+    if scores is None or given is None or len(given) < 2:
+        return float("nan")
+    pairs = min(PAIRS, len(given) // 2)
+    t = torch.linspace(0, 1, POINTS, device=given.device, dtype=given.dtype).view(-1, *[1] * (given.ndim - 1))
+    lines = [given[2 * i] + t * (given[2 * i + 1] - given[2 * i]) for i in range(pairs)]
+    points = torch.cat(lines).detach().requires_grad_()
+    gradients = torch.autograd.grad(run(network, points)[:, 0].sum(), points)[0]
+    wide = torch.float32 if given.device.type == "mps" else torch.float64
+    rows = gradients.to(wide).reshape(pairs, POINTS, -1)
+    norms = torch.linalg.vector_norm(rows, dim=2)
+    cosines = (rows[:, 1:] * rows[:, :-1]).sum(2) / (norms[:, 1:] * norms[:, :-1])
+    return float(cosines.nanmean())
+
+
+def precision_floors(network: nn.Module, batch: Any, watched: Mapping[str, str]) -> dict[str, float]:
+    """Spectral norm a row of what float32 rounding adds to each layer call's output; empty where it cannot be run."""
+    wanted = {BLOCK} if BLOCK in watched.values() else set(watched.values()) - {NORM}
+    chosen = {name: module for name, module in network.named_modules() if watched.get(name) in wanted or
+              (watched.get(name) == WEIGHTED and not name)}  # fmt: skip
+    dtypes = {p.dtype for p in network.parameters()}
+    if device_of(network).type == "mps" or not chosen or dtypes != {torch.float32}:
+        return {}
+    with torch.no_grad():
+        try:
+            return measured_floors(
+                network, first_samples(batch, REPLAYED), chosen, tap="output", view="samples", samples=REPLAYED
+            )
+        except SpectrumError:  # a model that cannot be copied has no replay
+            return {}
+
+
+def _given(batch: Any) -> Tensor | None:
+    """The one floating-point tensor that the network takes, or None."""
+    found = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    return found if isinstance(found, Tensor) and found.is_floating_point() and found.ndim > 1 else None

@@ -1,0 +1,252 @@
+"""The facts that rules are applied to: gathered in a few passes over the first samples, before or after training.
+
+What is seen of layers and kernels is seen as the network trains, on one batch (the first, of at most SAMPLES samples):
+batch normalisation uses that batch's statistics. ``eval_`` columns and ``outputs.eval_…`` are of evaluation mode. For
+Jacobian, shattering and precision the statistics of that batch are held fixed, so that samples are independent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from deepprobe.diagnosis.batch_facts import Inputs, Labels, Outputs, first_samples, input_of, labels_of
+from deepprobe.diagnosis.derivatives import Jacobian, jacobian, precision_floors, shattering
+from deepprobe.diagnosis.roles import ACTIVATION, BLOCK, WEIGHTED, roles
+from deepprobe.diagnosis.training_pass import scores_of, training_pass
+from deepprobe.diagnosis.watching import watching
+from deepprobe.errors import ConfigError, ShapeError
+from deepprobe.hooks.passes import as_batches, device_of, differentiating, evaluating, moved, n_samples, run
+from deepprobe.hooks.select import LayerSelection, select_layers, unwrapped
+from deepprobe.probes.gradients import default_loss, gradient_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from deepprobe.diagnosis.structure import Structure
+    from deepprobe.probes.gradients import Loss
+
+SAMPLES = 128
+"""Samples, at most, of the batch that layers and kernels are seen on."""
+
+ALL_SAMPLES = 1024
+"""Samples, at most, that inputs, labels and outputs are judged by."""
+
+PARTS = 4
+"""Micro-batches for the signal-to-noise ratio of gradients, each of four samples at least."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known of a network and its data.
+
+    Attributes:
+        layers: One row a layer call in the order of execution, the LAYER columns and ``role`` (block, weighted,
+            activation, norm), ``n_units``, moments (``mean rms max_abs share_zero share_saturated share_nonfinite``),
+            ``n_dead`` of gated activations, and between samples, uncentred, ``cosine`` (mean over pairs), ``spread``
+            (share of ‖H‖_F that differs between samples), ``effective_rank`` and ``numerical_rank`` of the view
+            ``samples``, ``sigma_max``; ``gradient_norm`` (of the mean loss with respect to the call's output);
+            ``eval_rms eval_cosine eval_spread`` of evaluation mode; ``precision`` (relative error of float32 against
+            float64, spectral norm).
+        norms: One row a call of a batch normalisation: ``values_per_channel n_constant_channels mean_shift
+            scale_shift`` (medians over channels: running mean off the batch's, in batch standard deviations; running
+            standard deviation off the batch's, in dex; NaN before training).
+        kernels: One row a kernel: ``fan_in fan_out weight_rms weight_norm he_gain glorot_gain n_zero_units
+            n_twin_units normalised gradient_norm gradient_snr update_ratio`` (``kernel_facts``).
+        inputs: Range, constant features, duplicates; None where the network is not given numbers.
+        labels: Classes and their shares; None without integer labels.
+        outputs: Loss, accuracy, predictions; None where the network gives no matrix of scores.
+        jacobian: Singular values from input to scores; None where there is no such matrix.
+        gradient_correlation: Mean cosine between the input gradients of neighbouring points between two samples
+            (Balduzzi et al. 2017); NaN where unknown.
+        structure: Depth, widths, normalisations, shortcuts, parameters.
+        lr: Learning rate that updates are judged by, if any.
+    """
+
+    layers: pd.DataFrame
+    norms: pd.DataFrame
+    kernels: pd.DataFrame
+    inputs: Inputs | None
+    labels: Labels | None
+    outputs: Outputs | None
+    jacobian: Jacobian | None
+    gradient_correlation: float
+    structure: Structure
+    lr: float | None = None
+
+    @property
+    def path(self) -> pd.DataFrame:
+        """The representation by depth: rows of blocks, of activations or of layers with weights.
+
+        The first of these roles that has three rows at least, else the last.
+        """
+        for role in (BLOCK, ACTIVATION, WEIGHTED):
+            rows = self.layers[self.layers["role"] == role]
+            if len(rows) >= 3:
+                break
+        return rows.reset_index(drop=True)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether predictions beat the commonest label by more than chance (four standard errors), in either mode."""
+        if self.outputs is None or self.labels is None:
+            return False
+        share = self.labels.majority_share
+        needed = share + 4 * (share * (1 - share) / self.labels.n_samples) ** 0.5
+        return bool(max(self.outputs.accuracy, self.outputs.eval_accuracy) > needed)
+
+
+def gather(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    loss: Loss | None = None,
+    layers: LayerSelection = None,
+    lr: float | None = None,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Evidence:
+    """Gather the evidence of a network on its data, in about a dozen passes over one batch.
+
+    The model is left as it was: modes, buffers, gradients, random states, no hook. Nothing is trained.
+
+    Args:
+        model: Any module; DistributedDataParallel and compiled wrappers are looked through.
+        batches: Tensors, (input, target) pairs or dicts. The first is the batch that layers are seen on, at most
+            SAMPLES of it; all, up to ALL_SAMPLES, count for inputs, labels and outputs. Without targets, and without
+            ``loss``, nothing is known of gradients.
+        loss: ``loss(model, batch)``, the mean over samples; by default cross-entropy, or a dict model's own.
+        layers: Which layers ``layers`` and ``kernels`` are to hold, as in ``select_layers``; by default blocks, layers
+            with weights, non-linearities and normalisations.
+        lr: Learning rate of plain SGD, for ``update_ratio``.
+        device: Where to run; by default where the model is.
+        seed: Of what the model draws.
+        progress: Show a bar once it takes more than two seconds.
+
+    Returns:
+        The evidence.
+
+    Raises:
+        ConfigError: If ``lr`` is not positive, or there is no loss that fits the batches.
+        ShapeError: If there is no sample, or the network does not run on the batch as it trains.
+        UnknownNameError: If ``layers`` matches nothing.
+
+    Example:
+        >>> import torch
+        >>> found = gather(torch.nn.Linear(3, 2), (torch.randn(64, 3), torch.randint(0, 2, (64,))), lr=0.1)
+        >>> found.kernels[["layer", "fan_in", "fan_out"]].values.tolist()
+        [['', 3, 2]]
+    """
+    if lr is not None and not 0 < lr < float("inf"):
+        raise ConfigError(f"lr={lr}: a learning rate is a positive number")
+    kept = _first_batches(as_batches(batches))
+    batch = first_samples(kept[0], SAMPLES)
+    loss = loss if loss is not None or not _has_target(batch) else default_loss
+    watched = roles(unwrapped(model))
+    if layers is not None:
+        chosen = select_layers(model, layers)
+        watched = {name: role for name, role in watched.items() if name in chosen}
+    bar = tqdm(total=6, desc="gathering evidence", unit="pass", delay=2, disable=None if progress else True)
+    with bar:
+        with differentiating(model, device=device, seed=seed) as network:
+            here = moved(batch, device_of(network))
+            seen = training_pass(network, here, loss, roles=watched, lr=lr)
+            bar.update()
+        kernels = _with_signal(seen.kernels, model, batch, loss, device, seed)
+        bar.update()
+        with differentiating(model, device=device, seed=seed) as network:
+            _hold_statistics(network, here)
+            found_jacobian = jacobian(network, here, seen.scores)
+            bar.update()
+            correlation = shattering(network, here, seen.scores)
+            bar.update()
+            table = _with_precision(seen.layers, network, here, watched)
+            bar.update()
+        with evaluating(model, device=device) as network:
+            table = _with_evaluation(table, network, here, watched)
+            eval_scores = [scores_of(run(network, moved(b, device_of(network)))) for b in kept]
+            bar.update()
+    labels = [labels_of(b) for b in kept]
+    return Evidence(
+        layers=table,
+        norms=seen.norms,
+        kernels=kernels,
+        inputs=Inputs.of([input_of(b) for b in kept], labels),
+        labels=Labels.of(labels),
+        outputs=Outputs.of(seen.scores, labels_of(batch), seen.loss, eval_scores, labels),
+        jacobian=found_jacobian,
+        gradient_correlation=correlation,
+        structure=seen.structure,
+        lr=lr,
+    )
+
+
+def _first_batches(batches: Iterable[Any]) -> list[Any]:
+    """Batches that hold samples, until there are ALL_SAMPLES."""
+    kept: list[Any] = []
+    taken = 0
+    for batch in batches:
+        n = n_samples(batch)
+        if n:
+            kept.append(first_samples(batch, ALL_SAMPLES - taken))
+            taken += n
+        if taken >= ALL_SAMPLES:
+            break
+    if not kept:
+        raise ShapeError("batches holds no samples: every batch was empty, or there was none")
+    return kept
+
+
+def _has_target(batch: Any) -> bool:
+    """Whether a batch is more than an input."""
+    return not isinstance(batch, Tensor)
+
+
+def _with_signal(
+    rows: pd.DataFrame, model: nn.Module, batch: Any, loss: Loss | None, device: Any, seed: int
+) -> pd.DataFrame:
+    """Kernels with ``gradient_snr`` from micro-batches; NaN without a loss or with too few samples."""
+    parts = min(PARTS, n_samples(batch) // 4)
+    if loss is None or parts < 2 or rows.empty:
+        return rows.assign(gradient_snr=float("nan"))
+    found = gradient_signal(
+        model, [batch], loss=loss, micro_batches=parts, device=device, seed=seed, progress=False
+    ).set_index("layer")["gradient_snr"]
+    return rows.assign(gradient_snr=rows["layer"].map(found))
+
+
+def _hold_statistics(network: nn.Module, batch: Any) -> None:
+    """Evaluation mode in which batch normalisation uses the statistics of this batch; inside ``differentiating``."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    momenta = [m.momentum for m in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 1.0
+        with torch.no_grad():
+            run(network, batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    network.eval()
+
+
+def _with_precision(table: pd.DataFrame, network: nn.Module, batch: Any, watched: Mapping[str, str]) -> pd.DataFrame:
+    """Layers with ``precision``."""
+    floors = precision_floors(network, batch, watched)
+    keys = table["layer"].where(table["call"] == 1, table["layer"] + "#" + table["call"].astype(str))
+    a_row = table["sigma_max"] / table["n_rows"].clip(upper=64) ** 0.5
+    return table.assign(precision=keys.map(floors).astype("float64") / a_row)
+
+
+def _with_evaluation(table: pd.DataFrame, network: nn.Module, batch: Any, watched: Mapping[str, str]) -> pd.DataFrame:
+    """Layers with what they are in evaluation mode."""
+    with watching(network, watched, n_samples(batch)) as watch:
+        run(network, batch)
+    seen = watch.tables()[0].set_index(["layer", "call"])[["rms", "cosine", "spread"]]
+    return table.join(seen.add_prefix("eval_"), on=["layer", "call"])

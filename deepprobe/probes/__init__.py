@@ -5,6 +5,7 @@ from deepprobe.probes.calls import condition_numbers, spectra
 from deepprobe.probes.gradients import gradient_signal
 from deepprobe.probes.jacobians import input_jacobian, jacobian_spectra, jacobian_summary
 from deepprobe.probes.probe import Probe
+from deepprobe.probes.unit_profiles import unit_profiles
 from deepprobe.probes.weights import weight_spectra, weight_table
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "jacobian_spectra",
     "jacobian_summary",
     "spectra",
+    "unit_profiles",
     "weight_spectra",
     "weight_table",
 ]

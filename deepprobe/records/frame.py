@@ -30,10 +30,22 @@ KERNEL_MEASURES = (
 )  # fmt: skip
 """What is measured of a kernel beside its spectrum; rows of these have no status."""
 
-LAYER_MEASURES: tuple[str, ...] = ()
+LAYER_MEASURES: tuple[str, ...] = (
+    "gini", "top_1_share", "top_5_share", "top_10_share",
+)  # fmt: skip
 """What is measured of a layer's tensors beside their spectrum; rows of these have no status."""
 
-UNIT_MEASURES: tuple[str, ...] = ()
+UNIT_MEASURES: tuple[str, ...] = (
+    "conductance", "conductance_signed", "conductance_convergence_delta",
+    "integrated_gradients", "integrated_gradients_signed", "integrated_gradients_convergence_delta",
+    "gradient_x_activation", "gradient_x_activation_signed", "internal_influence", "internal_influence_signed",
+    "feature_ablation", "feature_ablation_signed", "grad_cam", "grad_cam_signed", "output_difference",
+    "activation_variance", "weight_magnitude", "damage",
+    "activation_mean", "activation_std", "activation_min", "activation_max", "firing_rate", "saturated_share",
+    "lifetime_sparseness", "class_selectivity", "preferred_class", "class_variance_share", "duplicate_of",
+    "dead", "constant", "rare", "saturated", "duplicate", "nonfinite",
+    "unit_weight_mean", "unit_weight_std", "unit_weight_norm",
+)  # fmt: skip
 """What is measured of a unit; rows of these have no status."""
 
 TIDY = (

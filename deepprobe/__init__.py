@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         UpdateCallback,
         WeightCallback,
     )
+    from deepprobe.integrations.stored_model import load_model
     from deepprobe.models import create_model, describe_model, list_models
     from deepprobe.probes import (
         Probe,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         condition_numbers,
         gradient_signal,
         spectra,
+        unit_profiles,
         weight_spectra,
         weight_table,
     )
@@ -55,18 +57,22 @@ _HOME = {
     "list_models": "deepprobe.models",
     "list_runs": "deepprobe.runs",
     "load_dataset": "deepprobe.data",
+    "load_model": "deepprobe.integrations.stored_model",
     "open_experiment": "deepprobe.runs",
     "open_run": "deepprobe.runs",
     "run_lottery": "deepprobe.pruning",
     "spectra": "deepprobe.probes",
     "train": "deepprobe.training",
+    "unit_profiles": "deepprobe.probes",
     "weight_spectra": "deepprobe.probes",
     "weight_table": "deepprobe.probes",
     "write_report": "deepprobe.reports",
 }
 
 _ROOMS = (
+    "attribution",
     "data",
+    "diagnosis",
     "hooks",
     "integrations",
     "linalg",
@@ -100,11 +106,13 @@ __all__ = [
     "list_models",
     "list_runs",
     "load_dataset",
+    "load_model",
     "open_experiment",
     "open_run",
     "run_lottery",
     "spectra",
     "train",
+    "unit_profiles",
     "weight_spectra",
     "weight_table",
     "write_report",

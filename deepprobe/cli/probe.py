@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
-from tyro.conf import Positional
 
-from deepprobe.cli.options import STRICT, parse
-from deepprobe.cli.subject import build, is_path, load_split, model_options, read_checkpoint, rebuild
+from deepprobe.cli.options import parse
+from deepprobe.cli.subject import SubjectOptions, open_subject
 from deepprobe.cli.train import Tap, View
-from deepprobe.errors import ConfigError, ShapeError, UnknownNameError
+from deepprobe.errors import ShapeError, UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +25,7 @@ SHOWN_IF_ASKED = ("condition_number_se", "condition_number_shuffled")
 
 
 @dataclass(frozen=True)
-class ProbeOptions:
+class ProbeOptions(SubjectOptions):
     """Condition numbers, ranks and dead units of every layer of one network.
 
     MODEL is the name of a network, which is then untrained; the folder of a run; or a file of weights.
@@ -37,30 +36,6 @@ class ProbeOptions:
       deepprobe probe runs/resnet56-seed0 --out layers.csv --html report.html
       deepprobe probe resnet56 --weights mine.pt --tap output --view channels --layers 'features.stage2.*'
     """
-
-    __pydantic_config__ = STRICT
-
-    model: Positional[str]
-    """Name of a network, folder of a run, or file of weights."""
-    weights: Path | None = None
-    """Weights for the named network."""
-    model_options: tuple[str, ...] = ()
-    """Options of the named network as name=value, for example shortcut=B."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of untrained weights and of random positions."""
-
-    data: str | None = None
-    """Data set: digits, mnist, fashion-mnist, cifar10, cifar100, or folder:PATH; by default the run's, else digits."""
-    data_dir: Path | None = None
-    """Folder of the data sets' files; by default DEEPPROBE_DATA or the user's cache."""
-    input_size: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Resize images to this many pixels."""
-    split: Literal["train", "test"] = "test"
-    """Which images."""
-    samples: Annotated[int, Field(ge=1, le=1_000_000)] = 128
-    """How many images, the first ones."""
-    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 128
-    """Images a forward pass."""
 
     layers: tuple[str, ...] = ()
     """Layers, as patterns of names such as 'features.stage2.*'; all with weights by default, all blocks for block."""
@@ -76,21 +51,16 @@ class ProbeOptions:
     """Groups of images for the standard error of log10 κ, in the views channels, pooled and tokens; typically 16."""
     shuffled_null: bool = False
     """Whether to give κ also with every unit's maps permuted over a batch, in the views channels and pooled."""
-    device: str | None = None
-    """Where to run: cpu, cuda, cuda:N; the CPU by default."""
-
     out: Path | None = None
     """CSV file for the whole table."""
     html: Path | None = None
     """HTML page for the report."""
-    quiet: bool = False
-    """Whether to show no progress bar, and to print nothing where a file is written."""
 
 
 def run(words: Sequence[str]) -> None:
     """Probe one network; print the table, or write it."""
     options = parse(ProbeOptions, words, verb="probe")
-    model, images = _subject(options)
+    model, images = open_subject(options)
     from deepprobe.data import batches
 
     table = _table(model, list(batches(*images, batch_size=options.batch_size)), options)
@@ -113,32 +83,6 @@ def run(words: Sequence[str]) -> None:
         resampled = (options.error_groups, options.shuffled_null)
         asked = [name for name, is_asked in zip(SHOWN_IF_ASKED, resampled, strict=True) if is_asked]
         print(table[[*SHOWN, *SHOWN_TOO, *asked]].to_string(index=False, float_format="{:.3g}".format))
-
-
-def _subject(options: ProbeOptions) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-    """The network and the images that it is given."""
-    checkpoint = None
-    if is_path(options.model) or options.weights is not None:
-        checkpoint = read_checkpoint(options.weights or Path(options.model))
-        about = checkpoint.about.get("data")
-        known = about if isinstance(about, dict) else {}
-        size = known.get("input_size")
-        options = replace(
-            options,
-            data=options.data or str(known.get("name", "digits")),
-            input_size=options.input_size or (size if isinstance(size, int) else None),
-        )
-    images = load_split(options.data or "digits", options.split, options).take(options.samples)
-    if checkpoint is None:
-        model = build(options.model, images, seed=options.seed, options=model_options(options.model_options))
-    elif is_path(options.model):
-        if options.weights is not None:
-            raise ConfigError(f"--weights {options.weights}: {options.model} has weights of its own")
-        model = rebuild(checkpoint, origin=options.model)
-    else:
-        model = build(options.model, images, seed=options.seed, options=model_options(options.model_options))
-        rebuild(checkpoint, origin=str(options.weights), into=model)
-    return model, images.tensors()
 
 
 def _table(model: nn.Module, images: list[tuple[Tensor, Tensor]], options: ProbeOptions) -> pd.DataFrame:

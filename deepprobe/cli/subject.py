@@ -3,16 +3,89 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from deepprobe.errors import CheckpointError, ConfigError
+from pydantic import Field
+from tyro.conf import Positional
+
+from deepprobe.cli.options import STRICT
+from deepprobe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from deepprobe.data import ImageSet
-    from deepprobe.training import Checkpoint
+
+
+@dataclass(frozen=True)
+class SubjectOptions:
+    """Base of the options of the verbs that look at one network: which, and with which images."""
+
+    __pydantic_config__ = STRICT
+
+    model: Positional[str]
+    """Name of a network, folder of a run, or file of weights."""
+    weights: Path | None = None
+    """Weights for the named network."""
+    model_options: tuple[str, ...] = ()
+    """Options of the named network as name=value, for example shortcut=B."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of untrained weights, and of whatever else is drawn."""
+
+    data: str | None = None
+    """Data set: digits, mnist, fashion-mnist, cifar10, cifar100, or folder:PATH; by default the run's, else digits."""
+    data_dir: Path | None = None
+    """Folder of the data sets' files; by default DEEPPROBE_DATA or the user's cache."""
+    input_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Resize images to this many pixels."""
+    split: Literal["train", "test"] = "test"
+    """Which images."""
+    samples: Annotated[int, Field(ge=1, le=1_000_000)] = 128
+    """How many images, the first ones."""
+    batch_size: Annotated[int, Field(ge=1, le=100_000)] = 128
+    """Images a forward pass."""
+    device: str | None = None
+    """Where to run: cpu, cuda, cuda:N; the CPU by default."""
+    quiet: bool = False
+    """Whether to show no progress bar, and to print nothing where a file is written."""
+
+
+def open_subject(options: SubjectOptions) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    """The network that MODEL means, and the images and labels that it is given.
+
+    Raises:
+        ConfigError: If weights are given for a network that has its own, or an option is impossible.
+        UnknownNameError: If there is no such network or data set.
+        CheckpointError: If weights are damaged, hostile, or of another network.
+    """
+    given = options.weights or (Path(options.model) if is_path(options.model) else None)
+    if given is None:
+        images = _images(options, {})
+        return _built(options, images), images.tensors()
+    if is_path(options.model) and options.weights is not None:
+        raise ConfigError(f"--weights {options.weights}: {options.model} has weights of its own")
+    from deepprobe.integrations.stored_model import read_checkpoint, rebuild
+
+    checkpoint = read_checkpoint(given)
+    about = checkpoint.about.get("data")
+    images = _images(options, about if isinstance(about, dict) else {})
+    into = None if options.weights is None else _built(options, images)
+    return rebuild(checkpoint, origin=str(given), into=into), images.tensors()
+
+
+def _built(options: SubjectOptions, images: ImageSet) -> nn.Module:
+    """The network named, untrained."""
+    return build(options.model, images, seed=options.seed, options=model_options(options.model_options))
+
+
+def _images(options: SubjectOptions, known: dict[str, Any]) -> ImageSet:
+    """The images asked for: of the data set that is named, or else known from the run."""
+    size = known.get("input_size")
+    options = replace(options, input_size=options.input_size or (size if isinstance(size, int) else None))
+    name = options.data or str(known.get("name", "digits"))
+    return load_split(name, options.split, options).take(options.samples)
 
 
 ELSEWHERE = {
@@ -128,52 +201,3 @@ def is_path(name: str) -> bool:
     from deepprobe.models import list_models
 
     return Path(name).exists() and name not in list_models()
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Weights in a file, or of the last checkpoint in the folder of a run.
-
-    Raises:
-        CheckpointError: If the file is damaged or hostile, or the run has no checkpoint.
-        RunError: If the folder is no run.
-    """
-    from deepprobe.runs import open_run
-    from deepprobe.training import load_checkpoint
-
-    if not path.is_dir():
-        return load_checkpoint(path)
-    run = open_run(path)
-    files = run.files("checkpoints")
-    if not files:
-        raise CheckpointError(f"{path} has no checkpoint yet; it is {run.status}")
-    return load_checkpoint(run.check(files[-1]))
-
-
-def rebuild(checkpoint: Checkpoint, *, origin: str, into: nn.Module | None = None) -> nn.Module:
-    """The network that a checkpoint belongs to, with its weights.
-
-    Args:
-        checkpoint: What was read.
-        origin: Where from, for messages.
-        into: The network, where the caller knows it.
-
-    Raises:
-        CheckpointError: If the checkpoint does not say what network it is of, or its weights do not fit it.
-        UnknownNameError: If there is no network of that name.
-        ConfigError: If the network's options are impossible.
-    """
-    from deepprobe.models import create_model, describe_model
-    from deepprobe.training.checkpoint import put_weights
-
-    if into is None:
-        config = dict(checkpoint.deepprobe_config or {})
-        name = config.pop("name", None)
-        if not isinstance(name, str):
-            raise CheckpointError(f"{origin} does not name its network: write deepprobe probe MODEL --weights {origin}")
-        size = describe_model(name, **{k: v for k, v in config.items() if k != "seed"}).parameters
-        held = sum(weight.numel() for weight in checkpoint.weights.values())
-        if size > held:  # before the memory is taken
-            raise CheckpointError(f"{origin} names a {name} of {size:,} parameters and holds {held:,} numbers")
-        into = create_model(name, **config)
-    put_weights(into, checkpoint.weights, origin=origin)
-    return into

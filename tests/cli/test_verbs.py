@@ -213,7 +213,7 @@ def test_foreign_weights(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
     bare = tmp_path / "bare.pt"
     torch.save(dp.create_model("resnet8", in_channels=1, input_size=8).state_dict(), bare)
     line = complaint(["probe", str(bare)], capsys)
-    assert line == f"deepprobe: {bare} does not name its network: write deepprobe probe MODEL --weights {bare}"
+    assert line == f"deepprobe: {bare} does not name its network: name it, and give the file as its --weights"
     assert main(["probe", "resnet8", "--weights", str(bare), "--samples", "16"]) == 0
     capsys.readouterr()
     assert "are not those of this" in complaint(["probe", "resnet14", "--weights", str(bare)], capsys)

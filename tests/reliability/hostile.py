@@ -27,7 +27,7 @@ from PIL import Image
 from safetensors.numpy import save as tensors_to_bytes
 
 from deepprobe.cli.options import read_toml
-from deepprobe.cli.subject import read_checkpoint, rebuild
+from deepprobe.integrations.stored_model import read_checkpoint, rebuild
 from deepprobe.cli.train import TrainOptions
 from deepprobe.data import load_dataset
 from deepprobe.data.readers.picture import read_mosaic, read_picture

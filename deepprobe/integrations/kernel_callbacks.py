@@ -5,20 +5,16 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import torch
-
-from deepprobe.hooks.kernels import Kernel, kernels
+from deepprobe.hooks.kernels import kernels
 from deepprobe.integrations.batches import first
 from deepprobe.probes import gradient_signal, weight_spectra
+from deepprobe.probes.updates import update_table
 from deepprobe.probes.weights import table_of
 from deepprobe.records.step import Schedule, parse_schedule
 from deepprobe.runs.stored import keep_spectra
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from torch import Tensor
+    from collections.abc import Iterable, Iterator
 
     from deepprobe.probes.gradients import Loss
     from deepprobe.training import Context
@@ -130,25 +126,4 @@ class UpdateCallback:
         chosen = kernels(context.model, self.layers)
         before = [kernel.parameter.detach().clone() for kernel in chosen]
         yield
-        context.record(_update_table(chosen, before), split="train")
-
-
-def _update_table(chosen: Sequence[Kernel], before: list[Tensor]) -> pd.DataFrame:
-    """One row a kernel: ratio of update to weight, norms of gradient and weight; one synchronisation."""
-    after = [kernel.parameter.detach() for kernel in chosen]
-    gradients = [
-        torch.full_like(w, float("nan") if not k.parameter.requires_grad else 0.0) if k.parameter.grad is None
-        else k.parameter.grad.to_dense() if k.parameter.grad.is_sparse else k.parameter.grad
-        for k, w in zip(chosen, after, strict=True)
-    ]  # fmt: skip
-    changes = list(torch._foreach_sub(after, before))
-    changed, old, gradient, new = torch.stack([_norms(part) for part in (changes, before, gradients, after)]).cpu()
-    table = pd.DataFrame([kernel.columns(tap="update") for kernel in chosen])
-    return table.assign(update_ratio=(changed / old).numpy(), gradient_norm=gradient.numpy(), weight_norm=new.numpy())
-
-
-def _norms(tensors: list[Tensor]) -> Tensor:
-    """Norm of each tensor, summed up in float64 where the device has it; shape (tensors,)."""
-    device = tensors[0].device
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    return torch.stack([norm.to(device) for norm in torch._foreach_norm(tensors, 2, dtype=dtype)])
+        context.record(update_table(chosen, before), split="train")

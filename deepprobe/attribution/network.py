@@ -1,0 +1,141 @@
+"""The network while it is explained, and which of its layers captum can explain."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from deepprobe.errors import ConfigError, ShapeError
+from deepprobe.hooks.attach import attached
+from deepprobe.hooks.passes import evaluating, run
+from deepprobe.hooks.select import select_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from deepprobe.hooks.select import LayerSelection
+    from deepprobe.records.layer import LayerCall
+
+TAPS = ("output", "block")
+"""Where units are: a layer's output, or a block's after the addition."""
+
+
+@contextmanager
+def explaining(model: nn.Module, *, device: torch.device | str | None = None, seed: int = 0) -> Iterator[nn.Module]:
+    """The plain eager model as ``evaluating`` gives it, its in-place modules working out of place; all restored.
+
+    captum puts tensors of its own in the place of a layer's output, which autograd does not let be overwritten.
+
+    Args:
+        model: Any module; wrappers are looked through.
+        device: Where to run; by default where the model's parameters are.
+        seed: Of what the model draws.
+
+    Yields:
+        The unwrapped model.
+    """
+    with evaluating(model, device=device) as network:
+        inplace = [module for module in network.modules() if getattr(module, "inplace", False) is True]
+        try:
+            for module in inplace:
+                module.inplace = False  # type: ignore[assignment]
+            torch.manual_seed(seed)
+            yield network
+        finally:
+            for module in inplace:
+                module.inplace = True  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer whose units are explained.
+
+    Attributes:
+        call: Depth, name and class.
+        module: The layer.
+        axis: Axis of the layer's output on which its units stand; axis 0 is that of the samples.
+        shape: Shape of what it gives for one sample.
+        dtype: Of what it gives.
+    """
+
+    call: LayerCall
+    module: nn.Module
+    axis: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def n_units(self) -> int:
+        """How many units: channels of maps, features of vectors and tokens."""
+        return self.shape[self.axis - 1] if self.shape else 1
+
+    def units_first(self, values: Tensor) -> Tensor:
+        """A tensor of the shape of the output as (n, units, positions)."""
+        if values.ndim == 1:
+            return values[:, None, None]
+        return values.movedim(self.axis, 1).reshape(len(values), self.n_units, -1)
+
+    def columns(self, n: int) -> dict[str, Any]:
+        """What the tidy frame says of where numbers were taken, n samples."""
+        call = self.call
+        view = "tokens" if self.axis > 1 else "channels"
+        return {
+            "layer": call.layer, "depth": call.depth, "call": call.call, "tap": call.tap, "view": view,
+            "type": call.type, "dtype": str(self.dtype).removeprefix("torch."), "n_rows": n,
+            "n_features": self.n_units, "sketched": False,
+        }  # fmt: skip
+
+
+def explained_layers(model: nn.Module, batch: Any, *, n: int, layers: LayerSelection, tap: str) -> list[Layer]:
+    """The chosen layers in the order in which they run, found by one forward pass of a batch of n samples.
+
+    A layer that the forward pass does not call is left out.
+
+    Raises:
+        ConfigError: If the tap is none of TAPS, or captum cannot explain a layer: one that is called more than once, or
+            gives something other than one floating-point tensor with a row a sample.
+        UnknownNameError: If ``layers`` matches nothing.
+        ShapeError: If the forward pass calls none of the layers.
+    """
+    if tap not in TAPS:
+        raise ConfigError(f"tap={tap!r} has no attributions; there are {' and '.join(map(repr, TAPS))}")
+    chosen = select_layers(model, layers, tap=tap)
+    found: dict[str, Layer] = {}
+    calls: Counter[str] = Counter()
+
+    def look(call: LayerCall, tensor: Tensor) -> None:
+        calls[call.layer] += 1
+        if call.layer not in chosen:
+            raise _unfit(call.layer, "gives a container of tensors")
+        if tensor.ndim < 1 or len(tensor) != n:
+            raise _unfit(call.layer, f"gives shape {tuple(tensor.shape)} for {n} samples: its first axis is another")
+        module = chosen[call.layer]
+        found[call.layer] = Layer(call, module, _unit_axis(module, tensor), tuple(tensor.shape[1:]), tensor.dtype)
+
+    with attached(model, chosen, tap=tap, on_tensor=look):
+        run(model, batch)
+    for name, count in calls.items():
+        if count > 1:
+            raise _unfit(name, f"is called {count} times in a forward pass, of which captum sees the last alone")
+    if not found:
+        raise ShapeError(f"the forward pass gives no floating-point tensor at any of the {len(chosen)} chosen layers")
+    return list(found.values())
+
+
+def _unfit(layer: str, why: str) -> ConfigError:
+    """The error for a layer that captum cannot explain, with the way out."""
+    return ConfigError(
+        f"layer {layer!r} {why}; captum cannot explain that: leave it out with layers=…, or give each call a module of "
+        "its own that gives one tensor, samples first"
+    )
+
+
+def _unit_axis(module: nn.Module, output: Tensor) -> int:
+    """Axis of the units: 1 for vectors, maps and what convolutions give; the last one for tokens."""
+    maps = isinstance(module, (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase)) or output.ndim != 3
+    return 1 if maps else 2

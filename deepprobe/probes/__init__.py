@@ -2,8 +2,15 @@
 
 from deepprobe.hooks.capture import capture
 from deepprobe.probes.calls import condition_numbers, spectra
+from deepprobe.probes.distributions import distributions
 from deepprobe.probes.gradients import gradient_signal
-from deepprobe.probes.jacobians import input_jacobian, jacobian_spectra, jacobian_summary
+from deepprobe.probes.jacobians import (
+    input_jacobian,
+    jacobian_growth,
+    jacobian_spectra,
+    jacobian_summary,
+    layer_jacobians,
+)
 from deepprobe.probes.probe import Probe
 from deepprobe.probes.unit_profiles import unit_profiles
 from deepprobe.probes.weights import weight_spectra, weight_table
@@ -12,10 +19,13 @@ __all__ = [
     "Probe",
     "capture",
     "condition_numbers",
+    "distributions",
     "gradient_signal",
     "input_jacobian",
+    "jacobian_growth",
     "jacobian_spectra",
     "jacobian_summary",
+    "layer_jacobians",
     "spectra",
     "unit_profiles",
     "weight_spectra",

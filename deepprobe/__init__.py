@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         GradientCallback,
         InFlightCallback,
         ProbeCallback,
+        UnitCallback,
         UpdateCallback,
         WeightCallback,
     )
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         Probe,
         capture,
         condition_numbers,
+        distributions,
         gradient_signal,
         spectra,
         unit_profiles,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         weight_table,
     )
     from deepprobe.pruning import LotteryConfig, run_lottery
+    from deepprobe.records.since import since_when
     from deepprobe.records.spectrum import Spectrum
     from deepprobe.reports import write_report
     from deepprobe.runs import list_runs, open_experiment, open_run
@@ -46,12 +49,14 @@ _HOME = {
     "ProbeCallback": "deepprobe.integrations",
     "Spectrum": "deepprobe.records.spectrum",
     "TrainConfig": "deepprobe.training",
+    "UnitCallback": "deepprobe.integrations",
     "UpdateCallback": "deepprobe.integrations",
     "WeightCallback": "deepprobe.integrations",
     "capture": "deepprobe.probes",
     "condition_numbers": "deepprobe.probes",
     "create_model": "deepprobe.models",
     "describe_model": "deepprobe.models",
+    "distributions": "deepprobe.probes",
     "gradient_signal": "deepprobe.probes",
     "list_datasets": "deepprobe.data",
     "list_models": "deepprobe.models",
@@ -61,6 +66,7 @@ _HOME = {
     "open_experiment": "deepprobe.runs",
     "open_run": "deepprobe.runs",
     "run_lottery": "deepprobe.pruning",
+    "since_when": "deepprobe.records.since",
     "spectra": "deepprobe.probes",
     "train": "deepprobe.training",
     "unit_profiles": "deepprobe.probes",
@@ -95,12 +101,14 @@ __all__ = [
     "ProbeCallback",
     "Spectrum",
     "TrainConfig",
+    "UnitCallback",
     "UpdateCallback",
     "WeightCallback",
     "capture",
     "condition_numbers",
     "create_model",
     "describe_model",
+    "distributions",
     "gradient_signal",
     "list_datasets",
     "list_models",
@@ -110,6 +118,7 @@ __all__ = [
     "open_experiment",
     "open_run",
     "run_lottery",
+    "since_when",
     "spectra",
     "train",
     "unit_profiles",

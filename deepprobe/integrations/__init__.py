@@ -3,5 +3,6 @@
 from deepprobe.integrations.in_flight import InFlightCallback
 from deepprobe.integrations.kernel_callbacks import GradientCallback, UpdateCallback, WeightCallback
 from deepprobe.integrations.probe_callback import ProbeCallback
+from deepprobe.integrations.unit_callback import UnitCallback
 
-__all__ = ["GradientCallback", "InFlightCallback", "ProbeCallback", "UpdateCallback", "WeightCallback"]
+__all__ = ["GradientCallback", "InFlightCallback", "ProbeCallback", "UnitCallback", "UpdateCallback", "WeightCallback"]

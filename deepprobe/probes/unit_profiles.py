@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 UNIT_VIEWS = ("channels", "pooled", "tokens", "samples")
 """Views with a column a unit."""
 
+PROFILE_MEASURES = (
+    "activation_mean", "activation_std", "activation_min", "activation_max", "firing_rate", "saturated_share",
+    "lifetime_sparseness", "class_selectivity", "preferred_class", "class_variance_share", "duplicate_of",
+    "dead", "constant", "rare", "saturated", "duplicate", "nonfinite",
+    "unit_weight_mean", "unit_weight_std", "unit_weight_norm",
+)  # fmt: skip
+"""What is said of each unit."""
+
 
 def unit_profiles(
     model: nn.Module,

@@ -14,6 +14,7 @@ from deepprobe.hooks.capture import capture
 from deepprobe.measures.units import RARE
 from deepprobe.models import create_model
 from deepprobe.probes import condition_numbers, unit_profiles
+from deepprobe.probes.unit_profiles import PROFILE_MEASURES
 from deepprobe.records.frame import UNIT_MEASURES, tidy, wide
 
 
@@ -197,7 +198,7 @@ def test_what_cannot_be_is_said():
 def test_the_table_is_tidy():
     table = unit_profiles(net(), images())
     measures = table.columns[table.columns.get_loc("unit") + 1 :]
-    assert {m for m in measures if not m.endswith("_se")} <= set(UNIT_MEASURES)
+    assert {m for m in measures if not m.endswith("_se")} == set(PROFILE_MEASURES) <= set(UNIT_MEASURES)
     back = wide(tidy(table, run="a", seed=0, round=0, step=0, epoch=0.0, split="probe"))
     pd.testing.assert_series_equal(back["activation_mean"], table["activation_mean"], check_names=False)
     np.testing.assert_allclose(back["activation_mean_se"], table["activation_mean_se"], rtol=1e-6)

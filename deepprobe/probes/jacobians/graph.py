@@ -136,6 +136,29 @@ class Pushforward:
         return [t.zeros() if g is None else g for g, t in zip(found, self._targets, strict=True)]
 
 
+def check_adjoint(graph: Graph, tangent: Tensor, products: list[Tensor]) -> None:
+    """That products J v of every point agree with Jᵀu, for an operation may lose its second derivative in silence.
+
+    With u = J v / ‖J v‖² of each point, Σ ⟨J v, u⟩ counts the points where J v is not zero, and so must ⟨v, Jᵀu⟩.
+
+    Raises:
+        SpectrumError: If they differ by a hundredth.
+    """
+    cotangents, count = [], torch.zeros(graph.n_samples, dtype=torch.float64, device=tangent.device)
+    for product in products:
+        flat = product.flatten(1)
+        norm = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+        cotangents.append(torch.where(norm > 0, flat / norm / norm, 1).reshape(product.shape))
+        count += (norm[:, 0] > 0).to(count)
+    (pulled,) = pullback(graph.points, cotangents, [graph.inputs])
+    found = (pulled.double() * tangent).flatten(1).sum(1)
+    if bool((torch.isfinite(found) & ((found - count).abs() > 0.01 * count.clamp_min(1))).any()):
+        raise SpectrumError(
+            "this network cannot be differentiated twice, as J v needs: products with J and with its transpose "
+            "disagree; an operation of its own (torch.autograd.Function) has no second derivative"
+        )
+
+
 @contextmanager
 def differentiable(
     model: nn.Module, *, mode: Mode, in_float64: bool, device: torch.device | str | None, seed: int

@@ -25,7 +25,17 @@ from tqdm.auto import tqdm
 from deepprobe.errors import ConfigError, ShapeError, UnknownNameError
 from deepprobe.hooks.select import on_shortcut, select_layers, unwrapped
 from deepprobe.linalg.golub_kahan import golub_kahan
-from deepprobe.probes.jacobians.graph import Graph, Mode, Output, Point, Pushforward, differentiable, graphs, pullback
+from deepprobe.probes.jacobians.graph import (
+    Graph,
+    Mode,
+    Output,
+    Point,
+    Pushforward,
+    check_adjoint,
+    differentiable,
+    graphs,
+    pullback,
+)
 from deepprobe.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -197,8 +207,11 @@ def _norms(
     _keep(gathered, every, "jacobian_to_output", squares, 1 if exact else probes)
     pushforward = Pushforward(graph.inputs, graph.points)
     squares = [_zeros(point) for point in graph.points]
-    for _ in range(probes):
-        _add_squares(squares, pushforward(_signs(graph.inputs, generator)))
+    for i in range(probes):
+        products = pushforward(tangent := _signs(graph.inputs, generator))
+        if i == 0:
+            check_adjoint(graph, tangent, products)
+        _add_squares(squares, products)
         bar.update()
     _keep(gathered, graph.points, "jacobian_from_input", squares, probes)
 

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 import deepprobe as dp
-from deepprobe.reports import condition_by_depth, summary, training_curves
+from deepprobe.reports import condition_by_depth, made_on, markdown_table, summary, training_curves, write_between_marks
 
 parser = argparse.ArgumentParser(description="Tables and figures of docs/results/training-164.md from finished runs.")
 parser.add_argument("folders", nargs="*", type=Path, help="folders of runs, one a recipe")
@@ -25,7 +25,6 @@ parser.add_argument("--out", type=Path, default=Path("docs/results"), help="fold
 parser.add_argument("--smoke", action="store_true", help="train two shallow networks and show these")
 arguments, _ = parser.parse_known_args()
 
-PAGE, BEGIN, END = "training-164.md", "<!-- numbers: begin -->", "<!-- numbers: end -->"
 DATA = {"cifar10": "CIFAR-10 (AVIF copy)", "cifar100": "CIFAR-100 (AVIF copy)", "mnist": "MNIST"}
 
 # %%
@@ -85,11 +84,6 @@ def row(run: dp.runs.Run) -> dict[str, object]:
     }
 
 
-def markdown(table: pd.DataFrame) -> str:
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def conditioning(group: list[dp.runs.Run]) -> pd.DataFrame:
     """Block outputs as samples × units at the last step, means over the runs of a network."""
     found = summary(group)
@@ -133,25 +127,21 @@ def figures(folder: Path, group: list[dp.runs.Run]) -> list[Path]:
 def section(folder: Path, group: list[dp.runs.Run]) -> str:
     first = group[0]
     size, data = first.config["model"].get("input_size", "?"), first.config.get("data", {}).get("name", "?")
-    about, training = first.provenance, first.config["training"]
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
+    training = first.config["training"]
     settings = (
         f"Batch {training['batch_size']}, {training['optimizer']} with momentum {training['momentum']}, highest "
         f"learning rate {training['lr']} ({training['schedule']}), weight decay {training['weight_decay']}, "
         f"{training['precision']}, augmentation {training['augmentation']}."
     )
-    machine = (
-        f"On {about['device']} ({about['processor']}), {about['threads']} threads; Python {about['python']}, "
-        f"{versions}; commit {str(about['commit'])[:10]}."
-    )
     n, seeds = len(group), sorted({run.config["training"]["seed"] for run in group})
     probed = first.config.get("probe", {}).get("samples", "the")
     parts = [
         f"### {DATA.get(data, data)}, {size} × {size}: `{folder.name}`",
-        f"n = {n} runs, one a network and seed; seeds {', '.join(map(str, seeds))}. {settings} {machine}",
-        markdown(pd.DataFrame([row(run) for run in group])),
+        f"n = {n} runs, one a network and seed; seeds {', '.join(map(str, seeds))}. {settings} "
+        f"{made_on(first.provenance)}",
+        markdown_table(pd.DataFrame([row(run) for run in group])),
         f"Block outputs as samples × units at the end, {probed} test images:",
-        markdown(conditioning(group)),
+        markdown_table(conditioning(group)),
         *(f"![{path.stem}]({path.name})" for path in figures(folder, group)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -160,10 +150,7 @@ def section(folder: Path, group: list[dp.runs.Run]) -> str:
 # %%
 arguments.out.mkdir(parents=True, exist_ok=True)
 numbers = "\n".join(section(folder, group) for folder, group in runs.items())
-page = arguments.out / PAGE
-text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
-before, _, rest = text.partition(BEGIN)
-page.write_text(f"{before}{BEGIN}\n\n{numbers}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+page = write_between_marks(arguments.out / "training-164.md", numbers)
 for folder, group in runs.items():
     print(dp.write_report(group if len(group) > 1 else group[0], folder / "report.html"))
 print(page)

@@ -18,7 +18,7 @@ import pandas as pd
 
 import deepprobe as dp
 from deepprobe import reports
-from deepprobe.training import load_weights
+from deepprobe.reports import made_on, markdown_table, spread, write_between_marks
 
 parser = argparse.ArgumentParser(description="Tables and figures of docs/results/lottery-tickets.md.")
 parser.add_argument("folders", nargs="*", type=Path, help="experiments")
@@ -28,7 +28,6 @@ parser.add_argument("--data-dir", type=Path, help="folder of the data sets' file
 parser.add_argument("--smoke", action="store_true", help="make a small experiment and show that")
 arguments, _ = parser.parse_known_args()
 
-PAGE, BEGIN, END = "lottery-tickets.md", "<!-- numbers: begin -->", "<!-- numbers: end -->"
 DATA = {"cifar10": "CIFAR-10 (AVIF copy)", "mnist": "MNIST"}
 
 # %%
@@ -44,14 +43,6 @@ experiments = [dp.open_experiment(folder) for folder in arguments.folders]
 
 # %%
 BRANCHES = ["ticket", "reinit", "random-mask", "shuffled-mask", "dense", "sibling"]
-
-
-def spread(values: pd.Series, text: str, *, factor: float = 1.0) -> str:
-    known = values.dropna() * factor
-    if known.empty:
-        return "–"
-    mean, low, high = (format(v, text) for v in (known.mean(), known.min(), known.max()))
-    return mean if low == high else f"{mean} ({low}–{high})"
 
 
 def row(number: int, branch: str, part: pd.DataFrame) -> dict[str, object]:
@@ -75,24 +66,12 @@ def results(experiment: dp.runs.Experiment) -> pd.DataFrame:
     return pd.DataFrame([row(number, branch, part) for (number, branch), part in groups])
 
 
-def markdown(table: pd.DataFrame) -> str:
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 # %% [markdown]
 # Does pruning to a winning ticket improve or ruin conditioning? The trained networks again, on more images than the
 # experiment itself looked at: medians over layers, then over seeds; the dense network, then rounds that have controls.
 
 
 # %%
-def network(path: str) -> dp.models.ZooModel:
-    run = dp.open_run(path)
-    model = dp.create_model(**{k: v for k, v in run.config["model"].items() if k != "parameters"})
-    load_weights(model, run.path / run.files("checkpoints")[-1])
-    return model
-
-
 def conditioning(experiment: dp.runs.Experiment) -> pd.DataFrame:
     data = experiment.config["data"]
     test = dp.load_dataset(data["name"], data_dir=arguments.data_dir, split="test", input_size=data.get("input_size"),
@@ -101,7 +80,7 @@ def conditioning(experiment: dp.runs.Experiment) -> pd.DataFrame:
     compared = runs.loc[runs["branch"] != "ticket", "round"].unique()
     rows = []
     for run in runs[runs["round"].isin([0, *compared])].itertuples():
-        model = network(run.path)
+        model = dp.load_model(run.path)
         has_blocks = hasattr(model.features, "stage1")
         found = dp.condition_numbers(
             model, [test], tap="block" if has_blocks else "output", view="channels", rows=4, progress=False
@@ -153,8 +132,6 @@ def section(experiment: dp.runs.Experiment) -> str:
     asked, model = experiment.config["lottery"], experiment.config["model"]
     training, data = asked["training"], experiment.config.get("data", {}).get("name", "?")
     first = dp.open_run(experiment.runs()["path"].iloc[0])
-    about = first.provenance
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if version)
     n = int(experiment.runs()["status"].eq("complete").sum())
     seeds = sorted(experiment.runs()["seed"].unique())
     settings = (
@@ -163,17 +140,13 @@ def section(experiment: dp.runs.Experiment) -> str:
         f"{training['augmentation']}; {asked['prune']:.0%} a round, {asked['allocation']}, "
         f"rates {asked['rates'] or 1}, criterion {asked['criterion']}, rewound to {asked['rewind']}."
     )
-    machine = (
-        f"On {about['device']} ({about['processor']}), {about['threads']} thread(s); Python {about['python']}, "
-        f"{versions}" + (f"; commit {about['commit'][:10]}." if about["commit"] else ".")
-    )
     parts = [
         f"### {model['name']} on {DATA.get(data, data)}: `{experiment.name}`",
-        f"n = {n} complete trainings; seeds {', '.join(map(str, seeds))}. {settings} {machine}",
-        markdown(results(experiment)),
+        f"n = {n} complete trainings; seeds {', '.join(map(str, seeds))}. {settings} {made_on(first.provenance)}",
+        markdown_table(results(experiment)),
         f"Conditioning of the trained networks on the first {arguments.samples:,} test images (κ over live units, "
         "effective rank; medians over layers, then over seeds):",
-        markdown(conditioning(experiment)),
+        markdown_table(conditioning(experiment)),
         *(f"![{path.stem}]({path.name})" for path in figures(experiment)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -182,10 +155,7 @@ def section(experiment: dp.runs.Experiment) -> str:
 # %%
 arguments.out.mkdir(parents=True, exist_ok=True)
 numbers = "\n".join(section(experiment) for experiment in experiments)
-page = arguments.out / PAGE
-text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
-before, _, rest = text.partition(BEGIN)
-page.write_text(f"{before}{BEGIN}\n\n{numbers}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+page = write_between_marks(arguments.out / "lottery-tickets.md", numbers)
 for experiment in experiments:
     print(reports.write_lottery_report(experiment, experiment.path / "report.html"))
 print(page)

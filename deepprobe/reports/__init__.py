@@ -18,6 +18,8 @@ from deepprobe.reports.lottery.figures import (
 )
 from deepprobe.reports.lottery.maps import condition_by_round, density_by_layer
 from deepprobe.reports.lottery.write import write_lottery_report, write_lottery_tables
+from deepprobe.reports.results_page import made_on, markdown_table, spread, write_between_marks
+from deepprobe.reports.roc import roc_curves
 from deepprobe.reports.source import spectra_frame
 from deepprobe.reports.tables import summary, write_tables
 
@@ -30,13 +32,18 @@ __all__ = [
     "density_by_layer",
     "kernels_by_depth",
     "outcome_by_density",
+    "made_on",
+    "markdown_table",
     "overlap_by_density",
     "rank_by_depth",
+    "roc_curves",
     "spectra_by_depth",
     "spectra_frame",
+    "spread",
     "summary",
     "training_curves",
     "units_by_depth",
+    "write_between_marks",
     "write_lottery_report",
     "write_lottery_tables",
     "write_report",

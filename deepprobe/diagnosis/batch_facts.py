@@ -34,7 +34,7 @@ class Inputs:
         n_nonfinite: Values that are NaN or infinite.
         n_constant: Features (values of a sample) that are the same in every sample.
         constant_channels: Channels of images, or features of vectors, that are the same in every sample and position.
-        std_ratio: Largest over smallest standard deviation of the channels or features that vary.
+        range_ratio: Widest over narrowest range, largest less smallest value, of the channels or features that vary.
         n_duplicate: Samples that equal an earlier one.
         n_contradicting: Of these, how many have another label.
     """
@@ -48,7 +48,7 @@ class Inputs:
     n_nonfinite: int
     n_constant: int
     constant_channels: tuple[int, ...]
-    std_ratio: float
+    range_ratio: float
     n_duplicate: int
     n_contradicting: int = 0
 
@@ -70,7 +70,7 @@ class Inputs:
         channels = values.reshape(*values.shape[:2], -1).transpose(1, 0, 2).reshape(values.shape[1], -1)
         constant = np.all(channels == channels[:, :1], axis=1)
         with np.errstate(invalid="ignore"):
-            deviations = channels[~constant].std(axis=1)
+            ranges = np.ptp(channels[~constant], axis=1)
         first, again = _duplicates(rows)
         names = [y for y in labels if y is not None]
         targets = torch.cat([y.cpu() for y in names]).numpy() if names and len(names) == len(parts) else None
@@ -84,7 +84,7 @@ class Inputs:
             n_nonfinite=int((~finite).sum()),
             n_constant=int(np.all(rows == rows[:1], axis=0).sum()),
             constant_channels=tuple(int(i) for i in np.flatnonzero(constant)),
-            std_ratio=float(deviations.max() / deviations.min()) if len(deviations) else float("nan"),
+            range_ratio=float(ranges.max() / ranges.min()) if len(ranges) else float("nan"),
             n_duplicate=len(again),
             n_contradicting=0 if targets is None else int((targets[first] != targets[again]).sum()),
         )

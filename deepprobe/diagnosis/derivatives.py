@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from deepprobe.diagnosis.batch_facts import first_samples
 from deepprobe.diagnosis.roles import BLOCK, NORM, WEIGHTED
-from deepprobe.errors import SpectrumError
+from deepprobe.errors import ShapeError, SpectrumError
 from deepprobe.hooks.passes import device_of, run
+from deepprobe.probes.jacobians import input_jacobian, jacobian_summary
 from deepprobe.probes.replay import measured_floors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-JACOBIAN_SAMPLES = 8
+JACOBIAN_SAMPLES = 16
 """Samples whose Jacobian is taken."""
 
 MOST_CLASSES = 32
@@ -47,24 +48,21 @@ class Jacobian:
     n_samples: int
 
 
-def jacobian(network: nn.Module, batch: Any, scores: Tensor | None) -> Jacobian | None:
-    """Jacobian from input to scores, exact, of the first samples; samples must not depend on each other."""
-    given = _given(batch)
-    if scores is None or given is None or scores.shape[1] > MOST_CLASSES:
+def jacobian(model: nn.Module, batch: Any, scores: Tensor | None, *, device: Any, seed: int) -> Jacobian | None:
+    """Jacobian from input to scores as the network trains; None where there is no such matrix, or a large one."""
+    if scores is None or not 0 < scores.shape[1] <= MOST_CLASSES:
         return None
-    points = given[:JACOBIAN_SAMPLES].detach().clone().requires_grad_()
-    answers = run(network, points)
-    rows = [torch.autograd.grad(answers[:, k].sum(), points, retain_graph=True)[0] for k in range(answers.shape[1])]
-    matrix = torch.stack(rows, dim=1).flatten(2).double().cpu()
-    if not torch.isfinite(matrix).all():
-        return Jacobian(float("inf"), float("nan"), float("inf"), len(points))
-    sigma = torch.linalg.svdvals(matrix)
-    return Jacobian(
-        float(sigma[:, 0].median()),
-        float(sigma[:, -1].median()),
-        float(torch.linalg.vector_norm(sigma, dim=1).median()),
-        len(points),
-    )
+    few = first_samples(batch, JACOBIAN_SAMPLES)
+    try:
+        table = input_jacobian(
+            model, [few], n_samples=JACOBIAN_SAMPLES, mode="train", device=device, seed=seed, progress=False
+        )
+    except ShapeError:  # samples that see each other, an input that is no tensor of numbers
+        return None
+    medians = jacobian_summary(table)
+    if table["status"].eq("nonfinite").all():
+        return Jacobian(float("inf"), float("nan"), float("inf"), len(table))
+    return Jacobian(medians["sigma_max"], medians["sigma_min"], medians["jacobian_norm"], len(table))
 
 
 def shattering(network: nn.Module, batch: Any, scores: Tensor | None) -> float:

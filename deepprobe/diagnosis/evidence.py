@@ -160,10 +160,10 @@ def gather(
             bar.update()
         kernels = _with_signal(seen.kernels, model, batch, loss, device, seed)
         bar.update()
+        found_jacobian = jacobian(model, batch, seen.scores, device=device, seed=seed)
+        bar.update()
         with differentiating(model, device=device, seed=seed) as network:
             _hold_statistics(network, here)
-            found_jacobian = jacobian(network, here, seen.scores)
-            bar.update()
             correlation = shattering(network, here, seen.scores)
             bar.update()
             table = _with_precision(seen.layers, network, here, watched)

@@ -31,9 +31,6 @@ NORMS = (
 GATES = (nn.ReLU, nn.ReLU6, nn.Threshold, nn.Hardshrink, nn.Softshrink)
 """Non-linearities that give exactly zero, with slope zero, over a range of their input: their units can die."""
 
-FLAT = 0.05
-"""A value is saturated where its non-linearity's slope is below this share of the slope's maximum."""
-
 
 def roles(network: nn.Module) -> dict[str, str]:
     """Role of each module that has one, by dotted name, in order of registration."""
@@ -60,24 +57,6 @@ def is_activation(module: nn.Module) -> bool:
     """Whether a module is one of torch's element-wise non-linearities; softmaxes and attention are none."""
     softmaxes = (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.MultiheadAttention)
     return type(module).__module__ == "torch.nn.modules.activation" and not isinstance(module, softmaxes)
-
-
-def saturated(module: nn.Module, output: Tensor) -> Tensor | None:
-    """Where the output lies in the flat part of a bounded non-linearity, told by the slope there; None of others.
-
-    Tanh has the slope 1 - y², the logistic function y (1 - y), relative to its maximum 4 y (1 - y).
-    """
-    if isinstance(module, nn.Tanh):
-        return 1 - output * output < FLAT
-    if isinstance(module, nn.Sigmoid):
-        return 4 * output * (1 - output) < FLAT
-    if isinstance(module, nn.Softsign):  # slope (1 - |y|)²
-        return (1 - output.abs()) ** 2 < FLAT
-    if isinstance(module, nn.Hardtanh) and not isinstance(module, nn.ReLU6):
-        return (output <= module.min_val) | (output >= module.max_val)
-    if isinstance(module, nn.Hardsigmoid):
-        return (output <= 0) | (output >= 1)
-    return None
 
 
 def unit_axis(tensor: Tensor, *, has_1d_convolutions: bool) -> int:

@@ -15,8 +15,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from deepprobe.diagnosis.roles import BATCH_NORMS, GATES, NORM, saturated, unit_axis
+from deepprobe.diagnosis.roles import BATCH_NORMS, GATES, NORM, unit_axis
 from deepprobe.hooks.attach import attached
+from deepprobe.probes.saturation import flat_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -136,7 +137,8 @@ def _moments(values: Tensor, module: nn.Module, axis: int) -> Tensor:
     wide, n = _wide(values), values.numel()
     nan = torch.full((), float("nan"), dtype=wide, device=values.device)
     fired = values != 0
-    flat = saturated(module, values)
+    bounds = flat_part(module)
+    flat = None if bounds is None else (values <= bounds[0]) | (values >= bounds[1])
     others = [i for i in range(values.ndim) if i != axis]
     dead = (~(fired.any(dim=others) if others else fired)).sum() if isinstance(module, GATES) else nan
     found = [

@@ -12,6 +12,7 @@ from deepprobe.probes.jacobians import (
     layer_jacobians,
 )
 from deepprobe.probes.probe import Probe
+from deepprobe.probes.similarity import similarity
 from deepprobe.probes.unit_profiles import unit_profiles
 from deepprobe.probes.weights import weight_spectra, weight_table
 
@@ -26,6 +27,7 @@ __all__ = [
     "jacobian_spectra",
     "jacobian_summary",
     "layer_jacobians",
+    "similarity",
     "spectra",
     "unit_profiles",
     "weight_spectra",

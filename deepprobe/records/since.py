@@ -68,7 +68,7 @@ def _since(table: pd.DataFrame, state: str, keys: list[str]) -> pd.DataFrame:
     stays = known[later_without == 0]
     left = known[~holds].assign(_row=row[~holds]).groupby("_row")["step"].max()
     first = stays.assign(_row=row[stays.index]).drop_duplicates("_row")
-    found = first[keys].copy()
+    found = pd.DataFrame(first[keys])
     found["state"], found["since_step"] = state, first["step"]
     found["before_step"] = first["_row"].map(left).astype("float64")
     if "epoch" in table:

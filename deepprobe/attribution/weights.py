@@ -28,4 +28,4 @@ def weight_magnitudes(module: nn.Module) -> NDArray[np.float64] | None:
         n_in, per_group = weights.shape[:2]
         grouped = weights.reshape(module.groups, n_in // module.groups, per_group, -1)
         weights = grouped.transpose(1, 2).reshape(module.groups * per_group, -1)
-    return torch.flatten(weights, start_dim=1).norm(dim=1).cpu().numpy()
+    return np.asarray(torch.flatten(weights, start_dim=1).norm(dim=1).cpu().numpy())

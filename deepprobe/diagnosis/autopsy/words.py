@@ -1,0 +1,90 @@
+"""A watched training in one paragraph: how it went, what happened when, and what did not."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepprobe.diagnosis.autopsy.moment import short
+
+if TYPE_CHECKING:
+    from deepprobe.diagnosis.autopsy.events import Event
+    from deepprobe.diagnosis.autopsy.rerun import Observed
+
+LEARNT = 0.9
+"""Share of the loss of a constant answer below which the loss must lie, in the median of the last three steps seen."""
+
+
+def outcome(seen: Observed) -> str:
+    """``diverged``, ``learns`` where the loss came to lie below 90 % of a constant answer's, else ``stuck``."""
+    if seen.status == "diverged":
+        return "diverged"
+    last = seen.steps.iloc[1:].tail(3)
+    return "learns" if last["loss"].median() < LEARNT * last["chance"].iloc[-1] else "stuck"
+
+
+def paragraph(seen: Observed, found: tuple[Event, ...]) -> str:
+    """All that is to be said, in a few sentences."""
+    said = [_verdict(seen, found)]
+    last = int(seen.steps["step"].max())
+    for step, together in groupby(found, key=lambda event: event.step):
+        said.append(f"{_when(step)}: {'; '.join(event.says + _until(event, last) for event in together)}.")
+    return " ".join([*said, *_spared(seen, found)])
+
+
+def _when(step: int) -> str:
+    """A step as the beginning of a sentence."""
+    return "Before training" if step == 0 else f"Step {step}"
+
+
+def _until(event: Event, last: int) -> str:
+    """Until when something was so, where it was over before the end."""
+    if event.measure == "precision" or event.until >= last - 1:  # replays are not made at every step
+        return ""
+    return " (then only)" if event.until == event.step else f" (until step {event.until})"
+
+
+def _verdict(seen: Observed, found: tuple[Event, ...]) -> str:
+    """How it went, in one sentence."""
+    loss, n = seen.steps["loss"], int(seen.steps["step"].max())
+    chance = short(seen.steps["chance"].iloc[0])
+    course = f"loss {short(loss.iloc[0])} → {short(loss.iloc[-1])}; a constant answer's is {chance}"
+    steps = f"the first {n} steps" if n > 1 else "the first step"
+    how = outcome(seen)
+    if how == "diverged":
+        return f"The training diverged: {seen.message}."
+    if found:
+        return f"{'The network learns' if how == 'learns' else 'Nothing is learnt'} in {steps} ({course})."
+    yet = "" if how == "learns" else ", and nothing is learnt yet"
+    return f"Nothing failed in {steps}{yet} ({course}): {_state(seen)}."
+
+
+def _state(seen: Observed) -> str:
+    """Gradients, updates, rank and dead units over all steps, in numbers."""
+    kernels, layers = seen.kernels, seen.layers
+    ends = kernels[kernels["gradient_norm"] > 0].sort_values("depth", kind="stable").groupby("step")["gradient_norm"]
+    factors = np.exp(np.abs(np.log(ends.first() / ends.last())))
+    ratios = kernels["update_ratio"].replace([np.inf], np.nan)
+    words = [
+        f"gradient norms of the first and the last kernel within a factor {short(factors.max())}",
+        f"updates at most {short(ratios.max())} of a kernel's norm, {short(ratios.median())} in the median",
+        f"rank {int(layers['numerical_rank'].min())} of {_full(seen)} or more at every layer",
+    ]
+    if layers["dead_share"].notna().any():
+        words.append(f"at most {layers['dead_share'].max():.0%} of a layer's units dead")
+    return ", ".join(words)
+
+
+def _full(seen: Observed) -> int:
+    """Greatest rank that the probe batch allows."""
+    return int(seen.layers[["n_rows", "n_features"]].min(axis=1).max())
+
+
+def _spared(seen: Observed, found: tuple[Event, ...]) -> list[str]:
+    """What did not happen though something else did: that matters to what is cause and what is effect."""
+    rank = seen.layers["numerical_rank"].where(seen.layers["max_abs"] > 0, 0.0)
+    if found and rank.min() == _full(seen):
+        return [f"All the while the representation has full rank, {_full(seen)} at every layer."]
+    return []

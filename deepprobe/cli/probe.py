@@ -65,11 +65,9 @@ def run(words: Sequence[str]) -> None:
 
     table = _table(model, list(batches(*images, batch_size=options.batch_size)), options)
     if options.out is not None:
-        from deepprobe.reports.tables import to_csv
-        from deepprobe.runs.atomic import make_folder, write_bytes
+        from deepprobe.reports import write_csv
 
-        make_folder(options.out.parent)
-        write_bytes(options.out, to_csv(table).encode())
+        write_csv(table, options.out)
     if options.html is not None:
         from deepprobe.reports import write_report
 

@@ -21,7 +21,7 @@ from deepprobe.reports.lottery.write import write_lottery_report, write_lottery_
 from deepprobe.reports.results_page import made_on, markdown_table, spread, write_between_marks
 from deepprobe.reports.roc import roc_curves
 from deepprobe.reports.source import spectra_frame
-from deepprobe.reports.tables import summary, write_tables
+from deepprobe.reports.tables import summary, write_csv, write_tables
 
 __all__ = [
     "barrier_by_density",
@@ -44,6 +44,7 @@ __all__ = [
     "training_curves",
     "units_by_depth",
     "write_between_marks",
+    "write_csv",
     "write_lottery_report",
     "write_lottery_tables",
     "write_report",

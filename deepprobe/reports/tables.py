@@ -210,6 +210,14 @@ def to_csv(frame: pd.DataFrame) -> str:
     return buffer.getvalue()
 
 
+def write_csv(frame: pd.DataFrame, path: str | Path) -> Path:
+    """Write a frame as ``to_csv`` gives it, in one step; RunError if the file cannot be written."""
+    target = Path(path)
+    make_folder(target.parent)
+    write_bytes(target, to_csv(frame).encode())
+    return target
+
+
 def _safe(value: Any) -> Any:
     """A value as a CSV cell."""
     if isinstance(value, str):

@@ -12,6 +12,7 @@ from deepprobe.probes.jacobians import (
     layer_jacobians,
 )
 from deepprobe.probes.probe import Probe
+from deepprobe.probes.shattering import gradient_autocorrelation, gradient_correlation
 from deepprobe.probes.similarity import similarity
 from deepprobe.probes.unit_profiles import unit_profiles
 from deepprobe.probes.weights import weight_spectra, weight_table
@@ -21,6 +22,8 @@ __all__ = [
     "capture",
     "condition_numbers",
     "distributions",
+    "gradient_autocorrelation",
+    "gradient_correlation",
     "gradient_signal",
     "input_jacobian",
     "jacobian_growth",

@@ -32,6 +32,9 @@ KERNEL_MEASURES = (
 
 LAYER_MEASURES: tuple[str, ...] = (
     "gini", "top_1_share", "top_5_share", "top_10_share",
+    "jacobian_sigma_max", "jacobian_sigma_min", "jacobian_condition_number", "jacobian_norm",
+    "jacobian_to_output", "jacobian_from_input", "segment_sigma_max",
+    "activation_gradient_norm", "gradient_cosine", "gradient_angle",
 )  # fmt: skip
 """What is measured of a layer's tensors beside their spectrum; rows of these have no status."""
 

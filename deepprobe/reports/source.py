@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from deepprobe.errors import ShapeError
-from deepprobe.records.frame import KERNEL_MEASURES, UNIT_COUNTS
+from deepprobe.records.frame import KERNEL_MEASURES, LAYER_MEASURES, UNIT_COUNTS
 from deepprobe.records.spectrum import MEASURES
 from deepprobe.reports.words import TAPS, VIEWS, clean
 
@@ -213,6 +213,12 @@ def of_kernels(table: pd.DataFrame) -> pd.Series:
     return table["view"] == "kernel" if "view" in table.columns else pd.Series(False, index=table.index)
 
 
+def _without_spectrum(table: pd.DataFrame) -> pd.Series:
+    """Which rows have measures of a layer and no spectrum: Jacobians and the like, which have figures of their own."""
+    measured = table.reindex(columns=list(LAYER_MEASURES)).notna().any(axis=1)
+    return measured & table.reindex(columns=["status"])["status"].isna()
+
+
 def _of_layers(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of representations; of a tap and view that was probed, without those that were seen in flight."""
     return _parted(table)[0]
@@ -220,7 +226,7 @@ def _of_layers(table: pd.DataFrame) -> pd.DataFrame:
 
 def _parted(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of representations: those to show, and those seen in flight of a tap and view that was probed too."""
-    rows = table[~of_kernels(table)]
+    rows = table[~of_kernels(table) & ~_without_spectrum(table)]
     if not {"split", "tap", "view"} <= set(rows.columns):
         return rows, rows.iloc[:0]
     in_flight = (rows["split"] == "train").to_numpy(dtype=bool)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 Mode: TypeAlias = Literal["eval", "train"]
 """Running statistics, or those of each batch, as the network trains, held constant while differentiating."""
 
+VIEWS: dict[Mode, str] = {"eval": "jacobian", "train": "jacobian-batch"}
+"""What stands for a mode in the column ``view`` of the wide table."""
+
 Output: TypeAlias = Callable[[Any], Tensor]
 """From what a model returns to the tensor that is differentiated."""
 
@@ -63,6 +66,21 @@ class Point:
     def n_units(self) -> int:
         """Numbers a sample."""
         return torch.Size(self.shape[1:]).numel()
+
+    @property
+    def key(self) -> str:
+        """What a point is told from others of its graph by; the input's is empty."""
+        return f"{self.call.key}/{self.call.order}" if self.call else ""
+
+    def columns(self, network: str, *, n_samples: int) -> dict[str, Any]:
+        """What the wide table says of where a number was taken; the input goes under its network's class."""
+        call = self.call
+        return {
+            "depth": call.depth if call else 0, "layer": call.layer if call else "", "call": call.call if call else 1,
+            "type": call.type if call else network, "tap": call.tap if call else "input",
+            "n_rows": n_samples, "n_features": self.n_units,
+            "dtype": str(self.dtype).removeprefix("torch."), "sketched": False,
+        }  # fmt: skip
 
     def zeros(self, *, requires_grad: bool = False) -> Tensor:
         """Zeros of the tensor's shape."""

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from deepprobe.errors import ShapeError
 from deepprobe.linalg.decompose import singular_values
 from deepprobe.probes.jacobians.graph import Graph, Mode, Output, differentiable, graphs, pullback
+from deepprobe.probes.jacobians.vectors import unit_vector
 from deepprobe.records.spectrum import Spectrum, Units, frobenius_norm
 
 if TYPE_CHECKING:
@@ -183,9 +184,7 @@ def _jacobians(graph: Graph, bar: tqdm[Any]) -> Tensor:
     shape = (graph.n_samples, k, graph.inputs.n_units)
     found = torch.empty(shape, dtype=graph.inputs.dtype, device=graph.inputs.device)
     for j in range(k):
-        cotangent = graph.outputs.zeros()
-        cotangent[:, j] = 1
-        (row,) = pullback([graph.outputs], [cotangent], [graph.inputs])
+        (row,) = pullback([graph.outputs], [unit_vector(graph.outputs, j)], [graph.inputs])
         found[:, j] = row.reshape(graph.n_samples, -1)
         bar.update()
     return found

@@ -26,6 +26,7 @@ from deepprobe.errors import ConfigError, ShapeError, UnknownNameError
 from deepprobe.hooks.select import on_shortcut, select_layers, unwrapped
 from deepprobe.linalg.golub_kahan import golub_kahan
 from deepprobe.probes.jacobians.graph import (
+    VIEWS,
     Graph,
     Mode,
     Output,
@@ -36,6 +37,7 @@ from deepprobe.probes.jacobians.graph import (
     graphs,
     pullback,
 )
+from deepprobe.probes.jacobians.vectors import signs, unit_vector, wide_dtype
 from deepprobe.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -91,13 +93,14 @@ def layer_jacobians(
         progress: Show a bar once it takes more than two seconds, on a terminal or in a notebook.
 
     Returns:
-        One row a layer call, in the order in which they run, before them the input itself (``layer`` "", tap
-        ``input``, depth 0), with ``depth layer call type tap view n_rows n_features dtype`` (view ``jacobian``; n_rows
-        samples, n_features units a sample), ``status`` and medians over samples of ``jacobian_to_output``,
-        ``jacobian_from_input`` and ``segment_sigma_max``, of each also the quartiles ``…_q25`` and ``…_q75``;
-        ``segment_residual`` is the largest share of σ_max by which it may be off a singular value. Samples whose number
-        is not finite are counted in ``n_lost`` and left out of the medians. ``status`` is ``nonfinite`` where there is
-        such a sample, ``zero`` where a median to the output or from the input is 0, else ``finite``.
+        One row a layer call, in the order in which they run, before them the input itself (``layer`` "", tap ``input``,
+        depth 0), with ``depth layer call type tap view n_rows n_features dtype mode`` (view ``jacobian``, in training
+        mode ``jacobian-batch``; n_rows samples, n_features units a sample), ``status`` and medians over samples of
+        ``jacobian_to_output``, ``jacobian_from_input`` and ``segment_sigma_max``, of each also the quartiles ``…_q25``
+        and ``…_q75``; ``segment_residual`` is the largest share of σ_max by which it may be off a singular value.
+        Samples whose number is not finite are counted in ``n_lost`` and left out of the medians. ``status`` is
+        ``nonfinite`` where there is such a sample, ``zero`` where a median to the output or from the input is 0, else
+        ``finite``.
 
     Raises:
         ConfigError: If ``mode``, ``n_samples``, ``probes``, ``steps`` or ``tap`` is not one there is.
@@ -115,7 +118,7 @@ def layer_jacobians(
     for name, value, least in (("probes", probes, 1), ("steps", steps, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigError(f"{name}={value!r} is not a number from {least} on")
-    chosen, tap = _chosen(model, layers, tap)
+    chosen, tap = chosen_layers(model, layers, tap)
     gathered: dict[str, _Gathered] = {}
     bar = tqdm(desc="Jacobians by depth", unit="product", delay=2, leave=False, disable=None if progress else True)
     with differentiable(model, mode=mode, in_float64=in_float64, device=device, seed=seed) as network, bar:
@@ -130,11 +133,12 @@ def layer_jacobians(
                     "the input reaches"
                 )
             for point in (graph.inputs, *graph.points):
-                gathered.setdefault(_key(point), _Gathered(point)).n_samples += graph.n_samples
+                gathered.setdefault(point.key, _Gathered(point)).n_samples += graph.n_samples
             _norms(graph, gathered, probes, generator, bar)
             if steps:
                 _segments(graph, gathered, steps, generator, bar)
-    return pd.DataFrame([found.row(type(unwrapped(model)).__name__) | {"mode": mode} for found in gathered.values()])
+    table = pd.DataFrame([found.row(type(unwrapped(model)).__name__) for found in gathered.values()])
+    return table.assign(view=VIEWS[mode], mode=mode)
 
 
 @dataclass(eq=False)
@@ -147,13 +151,7 @@ class _Gathered:
 
     def row(self, network: str) -> dict[str, Any]:
         """One row of the table."""
-        call, point = self.point.call, self.point
-        row: dict[str, Any] = {
-            "depth": call.depth if call else 0, "layer": call.layer if call else "", "call": call.call if call else 1,
-            "type": call.type if call else network, "tap": call.tap if call else "input", "view": "jacobian",
-            "n_rows": self.n_samples, "n_features": point.n_units,
-            "dtype": str(point.dtype).removeprefix("torch."), "sketched": False,
-        }  # fmt: skip
+        row = self.point.columns(network, n_samples=self.n_samples)
         found = {name: np.concatenate(parts) for name, parts in self.numbers.items()}
         lost = np.zeros(self.n_samples, dtype=bool)
         for name in MEASURES:
@@ -172,7 +170,7 @@ class _Gathered:
         }
 
 
-def _chosen(model: nn.Module, layers: LayerSelection, tap: str | None) -> tuple[Mapping[str, nn.Module], str]:
+def chosen_layers(model: nn.Module, layers: LayerSelection, tap: str | None) -> tuple[Mapping[str, nn.Module], str]:
     """The layers to look at, and their tap."""
     if tap == "input":
         raise ConfigError("tap='input': Jacobians are those of what layers give; say tap='output' or tap='block'")
@@ -187,11 +185,6 @@ def _chosen(model: nn.Module, layers: LayerSelection, tap: str | None) -> tuple[
     return (main or found) if layers is None else found, tap
 
 
-def _key(point: Point) -> str:
-    """What a layer call is told from others by; the input's is empty."""
-    return f"{point.call.key}/{point.call.order}" if point.call else ""
-
-
 def _norms(
     graph: Graph, gathered: dict[str, _Gathered], probes: int, generator: torch.Generator, bar: tqdm[Any]
 ) -> None:
@@ -201,14 +194,14 @@ def _norms(
     exact = k <= probes
     squares = [_zeros(point) for point in every]
     for j in range(k if exact else probes):
-        cotangent = _unit(graph.outputs, j) if exact else _signs(graph.outputs, generator)
+        cotangent = unit_vector(graph.outputs, j) if exact else signs(graph.outputs, generator)
         _add_squares(squares, pullback([graph.outputs], [cotangent], every))
         bar.update()
     _keep(gathered, every, "jacobian_to_output", squares, 1 if exact else probes)
     pushforward = Pushforward(graph.inputs, graph.points)
     squares = [_zeros(point) for point in graph.points]
     for i in range(probes):
-        products = pushforward(tangent := _signs(graph.inputs, generator))
+        products = pushforward(tangent := signs(graph.inputs, generator))
         if i == 0:
             check_adjoint(graph, tangent, products)
         _add_squares(squares, products)
@@ -230,38 +223,20 @@ def _segments(
         def backward(u: Tensor, source: Point = source, target: Point = target) -> Tensor:
             return pullback([target], [u.reshape(target.shape).to(target.dtype)], [source])[0].reshape(n, -1)
 
-        start = torch.randn(n, source.n_units, generator=generator).to(source.device, _wide(source))
+        start = torch.randn(n, source.n_units, generator=generator).to(source.device, wide_dtype(source.device))
         count = min(steps, source.n_units, target.n_units)
         found = golub_kahan(forward, backward, start, steps=count)
         with np.errstate(invalid="ignore"):
             share = np.where(found.values[:, 0] > 0, found.residuals[:, 0] / found.values[:, 0], found.residuals[:, 0])
-        kept = gathered[_key(target)].numbers
+        kept = gathered[target.key].numbers
         kept["segment_sigma_max"].append(found.values[:, 0])
         kept[RESIDUAL].append(share)
         bar.update(2 * count + 1)
 
 
-def _wide(point: Point) -> torch.dtype:
-    """Dtype of sums: float64 where the device has it."""
-    return torch.float32 if point.device.type == "mps" else torch.float64
-
-
 def _zeros(point: Point) -> Tensor:
     """A zero a sample, for sums of squares."""
-    return torch.zeros(point.shape[0], dtype=_wide(point), device=point.device)
-
-
-def _unit(point: Point, index: int) -> Tensor:
-    """The unit vector of that index for every sample; point of shape (n, k)."""
-    vector = point.zeros()
-    vector[:, index] = 1
-    return vector
-
-
-def _signs(point: Point, generator: torch.Generator) -> Tensor:
-    """Vectors of independent ±1; drawn on the CPU, so the same on every device."""
-    drawn = torch.randint(0, 2, point.shape, generator=generator, dtype=torch.int8)
-    return drawn.to(point.device).to(point.dtype) * 2 - 1
+    return torch.zeros(point.shape[0], dtype=wide_dtype(point.device), device=point.device)
 
 
 def _add_squares(sums: list[Tensor], products: list[Tensor]) -> None:
@@ -276,4 +251,4 @@ def _keep(gathered: dict[str, _Gathered], points: list[Point], name: str, square
     home = squares[0].device
     found = (torch.stack([total.to(home) for total in squares]) / count).sqrt().cpu().double().numpy()
     for point, values in zip(points, found, strict=True):
-        gathered[_key(point)].numbers[name].append(values)
+        gathered[point.key].numbers[name].append(values)

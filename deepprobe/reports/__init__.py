@@ -9,6 +9,7 @@ from deepprobe.reports.figures import (
     units_by_depth,
 )
 from deepprobe.reports.html import write_report
+from deepprobe.reports.jacobians import autocorrelation_by_lag, jacobians_by_depth
 from deepprobe.reports.kernels import kernels_by_depth
 from deepprobe.reports.lottery.figures import (
     barrier_by_density,
@@ -24,12 +25,14 @@ from deepprobe.reports.source import spectra_frame
 from deepprobe.reports.tables import summary, write_csv, write_tables
 
 __all__ = [
+    "autocorrelation_by_lag",
     "barrier_by_density",
     "condition_by_depth",
     "condition_by_round",
     "condition_heatmap",
     "conditioning_by_density",
     "density_by_layer",
+    "jacobians_by_depth",
     "kernels_by_depth",
     "outcome_by_density",
     "made_on",

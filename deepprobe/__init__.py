@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from deepprobe.attribution import attributions
     from deepprobe.data import list_datasets, load_dataset
     from deepprobe.diagnosis import diagnose
+    from deepprobe.diagnosis.autopsy import autopsy
     from deepprobe.errors import DeepprobeError
     from deepprobe.integrations import (
         GradientCallback,
@@ -60,11 +61,13 @@ _HOME = {
     "UnitCallback": "deepprobe.integrations",
     "UpdateCallback": "deepprobe.integrations",
     "WeightCallback": "deepprobe.integrations",
+    "autopsy": "deepprobe.diagnosis.autopsy",
     "attributions": "deepprobe.attribution",
     "capture": "deepprobe.probes",
     "condition_numbers": "deepprobe.probes",
     "create_model": "deepprobe.models",
     "describe_model": "deepprobe.models",
+    "diagnose": "deepprobe.diagnosis",
     "diagnose": "deepprobe.diagnosis",
     "distributions": "deepprobe.probes",
     "gradient_correlation": "deepprobe.probes",
@@ -119,6 +122,7 @@ __all__ = [
     "UnitCallback",
     "UpdateCallback",
     "WeightCallback",
+    "autopsy",
     "attributions",
     "capture",
     "condition_numbers",

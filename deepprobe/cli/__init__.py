@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 VERBS = {
     "probe": "condition numbers and spectra of every layer of one network",
+    "diagnose": "what is wrong with one network, in plain words, with evidence and advice",
     "train": "train networks, with probes along the way; complete runs are skipped",
+    "autopsy": "what happened in the first steps of a training, in which order",
     "lottery": "lottery tickets: train, prune, rewind, again, beside controls; a table and a page of it all",
     "ticket": "one ticket of an experiment as a file for plain PyTorch",
     "report": "one HTML page from runs, or from an experiment",
@@ -35,6 +37,7 @@ verbs:
 examples:
   deepprobe models 'resnet*'
   deepprobe probe resnet20 --data digits
+  deepprobe diagnose plainnet164 --data digits --lr 0.1
   deepprobe train plainnet56 resnet56 --data digits --epochs 8 --probe-every 1ep --out runs
   deepprobe train --resume runs
   deepprobe report runs --html report.html

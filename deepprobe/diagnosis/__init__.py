@@ -1,6 +1,6 @@
 """What is wrong with a network, in plain words: evidence, rules, a prediction, and the autopsy of a training."""
 
-from deepprobe.diagnosis.diagnose import Diagnosis, diagnose
+from deepprobe.diagnosis.calls import Diagnosis, diagnose
 from deepprobe.diagnosis.evidence import Evidence, gather
 from deepprobe.diagnosis.rules import RULES
 

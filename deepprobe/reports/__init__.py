@@ -1,5 +1,6 @@
 """Reports: one HTML page, figures that take a frame and axes, and tables, all from what probes and runs recorded."""
 
+from deepprobe.reports.diagnosis import evidence_by_depth, write_diagnosis
 from deepprobe.reports.figures import (
     condition_by_depth,
     condition_heatmap,
@@ -32,6 +33,7 @@ __all__ = [
     "condition_heatmap",
     "conditioning_by_density",
     "density_by_layer",
+    "evidence_by_depth",
     "jacobians_by_depth",
     "kernels_by_depth",
     "outcome_by_density",
@@ -48,6 +50,7 @@ __all__ = [
     "units_by_depth",
     "write_between_marks",
     "write_csv",
+    "write_diagnosis",
     "write_lottery_report",
     "write_lottery_tables",
     "write_report",

@@ -68,7 +68,6 @@ _HOME = {
     "create_model": "deepprobe.models",
     "describe_model": "deepprobe.models",
     "diagnose": "deepprobe.diagnosis",
-    "diagnose": "deepprobe.diagnosis",
     "distributions": "deepprobe.probes",
     "gradient_correlation": "deepprobe.probes",
     "gradient_signal": "deepprobe.probes",

@@ -22,8 +22,10 @@ from deepprobe.reports.lottery.maps import condition_by_round, density_by_layer
 from deepprobe.reports.lottery.write import write_lottery_report, write_lottery_tables
 from deepprobe.reports.results_page import made_on, markdown_table, spread, write_between_marks
 from deepprobe.reports.roc import roc_curves
+from deepprobe.reports.similarity import similarity_heatmap
 from deepprobe.reports.source import spectra_frame
 from deepprobe.reports.tables import summary, write_csv, write_tables
+from deepprobe.reports.unit_figures import distribution_by_depth, unit_states_heatmap, units_measure_by_depth
 
 __all__ = [
     "autocorrelation_by_lag",
@@ -35,6 +37,7 @@ __all__ = [
     "density_by_layer",
     "evidence_by_depth",
     "jacobians_by_depth",
+    "distribution_by_depth",
     "kernels_by_depth",
     "outcome_by_density",
     "made_on",
@@ -42,12 +45,15 @@ __all__ = [
     "overlap_by_density",
     "rank_by_depth",
     "roc_curves",
+    "similarity_heatmap",
     "spectra_by_depth",
     "spectra_frame",
     "spread",
     "summary",
     "training_curves",
+    "unit_states_heatmap",
     "units_by_depth",
+    "units_measure_by_depth",
     "write_between_marks",
     "write_csv",
     "write_diagnosis",

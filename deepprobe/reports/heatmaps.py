@@ -68,7 +68,7 @@ def condition_heatmap(
     draw_image(ax, logs, cmap=colours, vmin=low, vmax=high, cbar_kws={"label": "log₁₀ κ"})
     finish(ax, x="depth", y=when).grid(visible=False)
     ax.invert_yaxis()
-    _name_ticks(ax, list(grid.columns), list(grid.index))
+    name_ticks(ax, list(grid.columns), list(grid.index))
     marks = {"infinite": (INFINITE, np.isinf(values) & ~unknown), "not known": (UNKNOWN, unknown)}
     legend(ax, [(name, Patch(facecolor=colour)) for name, (colour, cells) in marks.items() if cells.any()])
     return ax
@@ -82,7 +82,7 @@ def draw_image(ax: Axes, values: np.ndarray, *, cbar_kws: dict[str, Any], **opti
     sns.heatmap(values, ax=ax, rasterized=True, xticklabels=False, yticklabels=False, cbar_kws=bar, **options)
 
 
-def _name_ticks(ax: Axes, columns: list[float], rows: list[float]) -> None:
+def name_ticks(ax: Axes, columns: list[float], rows: list[float]) -> None:
     """Depths below, steps or epochs at the left: at most nine each, every first, second, third … from the first on."""
     across, up = (np.arange(0, len(names), -(-len(names) // 9) or 1) for names in (columns, rows))
     ax.set_xticks(across + 0.5, [f"{columns[i]:g}" for i in across])
@@ -128,7 +128,7 @@ def spectra_by_depth(frame: pd.DataFrame, ax: Axes | None = None, *, lowest: flo
     bar = {"label": "log₁₀ σᵢ / σ₁" + (", darkest: below" if below else ""), "extend": "min" if below else "neither"}
     draw_image(ax, logs, cmap="cividis", vmin=low, vmax=0.0, cbar_kws=bar)
     finish(ax, x="depth", y="position i / m of σᵢ").grid(visible=False)
-    _name_ticks(ax, depths, [])
+    name_ticks(ax, depths, [])
     ax.set_yticks([0, SPECTRUM_ROWS / 2, SPECTRUM_ROWS], ["first", "½", "last"])
     return ax
 

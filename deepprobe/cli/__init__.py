@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 VERBS = {
     "probe": "condition numbers and spectra of every layer of one network",
     "diagnose": "what is wrong with one network, in plain words, with evidence and advice",
+    "attribute": "how much each unit of one network adds to its answers, and how few hold most of it",
     "train": "train networks, with probes along the way; complete runs are skipped",
     "autopsy": "what happened in the first steps of a training, in which order",
     "lottery": "lottery tickets: train, prune, rewind, again, beside controls; a table and a page of it all",
@@ -38,6 +39,7 @@ examples:
   deepprobe models 'resnet*'
   deepprobe probe resnet20 --data digits
   deepprobe diagnose plainnet164 --data digits --lr 0.1
+  deepprobe attribute runs/resnet56-seed0 --out units.csv
   deepprobe train plainnet56 resnet56 --data digits --epochs 8 --probe-every 1ep --out runs
   deepprobe train --resume runs
   deepprobe report runs --html report.html

@@ -1,6 +1,13 @@
 """Reports: one HTML page, figures that take a frame and axes, and tables, all from what probes and runs recorded."""
 
 from deepprobe.reports.diagnosis import evidence_by_depth, write_diagnosis
+from deepprobe.reports.attribution import (
+    ablation_by_fraction,
+    agreement_by_depth,
+    attribution_pictures,
+    concentration_by_depth,
+    lorenz_by_layer,
+)
 from deepprobe.reports.figures import (
     condition_by_depth,
     condition_heatmap,
@@ -28,20 +35,25 @@ from deepprobe.reports.tables import summary, write_csv, write_tables
 from deepprobe.reports.unit_figures import distribution_by_depth, unit_states_heatmap, units_measure_by_depth
 
 __all__ = [
+    "ablation_by_fraction",
+    "agreement_by_depth",
+    "attribution_pictures",
     "autocorrelation_by_lag",
     "barrier_by_density",
+    "concentration_by_depth",
     "condition_by_depth",
     "condition_by_round",
     "condition_heatmap",
     "conditioning_by_density",
     "density_by_layer",
+    "distribution_by_depth",
     "evidence_by_depth",
     "jacobians_by_depth",
-    "distribution_by_depth",
     "kernels_by_depth",
-    "outcome_by_density",
+    "lorenz_by_layer",
     "made_on",
     "markdown_table",
+    "outcome_by_density",
     "overlap_by_density",
     "rank_by_depth",
     "roc_curves",

@@ -172,7 +172,7 @@ def training_config(options: TrainingOptions, *, seed: int) -> TrainConfig:
     """How a run is trained; ConfigError if its settings do not fit together."""
     from deepprobe.training import TrainConfig
 
-    names = [f.name for f in fields(TrainConfig) if hasattr(options, f.name)]
+    names = [f.name for f in fields(TrainConfig) if hasattr(options, f.name) and f.name != "seed"]
     return TrainConfig(**{name: getattr(options, name) for name in names}, seed=seed)
 
 

@@ -1,6 +1,5 @@
 """Reports: one HTML page, figures that take a frame and axes, and tables, all from what probes and runs recorded."""
 
-from deepprobe.reports.diagnosis import evidence_by_depth, write_diagnosis
 from deepprobe.reports.attribution import (
     ablation_by_fraction,
     agreement_by_depth,
@@ -8,6 +7,8 @@ from deepprobe.reports.attribution import (
     concentration_by_depth,
     lorenz_by_layer,
 )
+from deepprobe.reports.autopsy import autopsy_figure, autopsy_map
+from deepprobe.reports.diagnosis import evidence_by_depth, write_diagnosis
 from deepprobe.reports.figures import (
     condition_by_depth,
     condition_heatmap,
@@ -38,6 +39,8 @@ __all__ = [
     "ablation_by_fraction",
     "agreement_by_depth",
     "attribution_pictures",
+    "autopsy_figure",
+    "autopsy_map",
     "autocorrelation_by_lag",
     "barrier_by_density",
     "concentration_by_depth",
@@ -46,14 +49,14 @@ __all__ = [
     "condition_heatmap",
     "conditioning_by_density",
     "density_by_layer",
-    "distribution_by_depth",
     "evidence_by_depth",
     "jacobians_by_depth",
+    "distribution_by_depth",
     "kernels_by_depth",
     "lorenz_by_layer",
+    "outcome_by_density",
     "made_on",
     "markdown_table",
-    "outcome_by_density",
     "overlap_by_density",
     "rank_by_depth",
     "roc_curves",

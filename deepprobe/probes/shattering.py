@@ -120,6 +120,7 @@ def gradient_autocorrelation(
     in_float64: bool = False,
     device: torch.device | str | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Autocorrelation of the input gradient along the straight line between two inputs, beside white and brown noise.
 
@@ -134,6 +135,7 @@ def gradient_autocorrelation(
         in_float64: Differentiate a float64 copy.
         device: Where to run; by default where the model is.
         seed: Of random sums of outputs, where there are more than ``probes``.
+        progress: Show a bar once it takes more than two seconds.
 
     Returns:
         One row a lag from 0 to n_points / 2: ``lag autocorrelation q25 q75 white white_band brown n_outputs``;
@@ -163,11 +165,13 @@ def gradient_autocorrelation(
     line = start + share * (end.to(start.device) - start)
     generator = torch.Generator().manual_seed(derive_seed(seed, "shattering"))
     series: list[NDArray[np.float64]] = []
-    with differentiable(model, mode=mode, in_float64=in_float64, device=device, seed=seed) as network:
+    bar = tqdm(desc="gradients", unit="backward pass", delay=2, leave=False, disable=None if progress else True)
+    with differentiable(model, mode=mode, in_float64=in_float64, device=device, seed=seed) as network, bar:
         for graph in graphs(network, line, layers={}, samples=n_points, output=output, in_float64=in_float64):
             for cotangent in _cotangents(graph, probes, generator):
                 (gradient,) = pullback([graph.outputs], [cotangent], [graph.inputs])
                 series.append(autocorrelation(gradient.flatten(1).cpu().double().numpy()))
+                bar.update()
     found = np.stack(series)[:, : n_points // 2 + 1]
     lags = np.arange(found.shape[1])
     q25, middle, q75 = np.quantile(found, 0.25, axis=0), found.mean(0), np.quantile(found, 0.75, axis=0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import matplotlib.ticker as ticker
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.reports.style import GREY, LINES, MARKERS, axes, colour, decades, finish, legend, note
+from deepprobe.reports.words import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +66,7 @@ def jacobians_by_depth(
         ax.axhline(0 if measure == "gradient_cosine" else 90, color=GREY, linewidth=0.8)
         entries.append(("nothing in common", Line2D([], [], color=GREY, linewidth=0.8)))
     else:
-        _decades(ax, float(values.min()), float(values.max()))
+        _scale(ax, list(known.values()), measure)
     legend(ax, entries)
     return ax
 
@@ -126,10 +128,16 @@ def _drawable(values: pd.Series, measure: str) -> np.ndarray[Any, np.dtype[np.fl
     return np.where(shown, numbers, np.nan)
 
 
-def _decades(ax: Axes, low: float, high: float) -> None:
-    """A logarithmic axis around the values, its ticks powers of ten where there is more than one decade."""
+def _scale(ax: Axes, tables: list[pd.DataFrame], measure: str) -> None:
+    """A logarithmic axis around values and quartiles, its ticks powers of ten or, within one decade, plain."""
+    names = (measure, f"{measure}_q25", f"{measure}_q75")
+    values = np.concatenate([_drawable(t[name], measure) for t in tables for name in names if name in t.columns])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
     ax.set_yscale("log")
     ax.set_ylim(low / 1.5, high * 1.8)
     if high / low > 30:
-        ax.set_yticks(decades(low, high))
-        ax.set_yticks([], minor=True)
+        ax.yaxis.set_major_locator(ticker.FixedLocator(decades(low, high)))
+    else:
+        ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: number(value, digits=2)))
+    ax.yaxis.set_minor_locator(ticker.NullLocator())

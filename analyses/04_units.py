@@ -16,6 +16,7 @@
 import argparse
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
@@ -228,7 +229,65 @@ def diagnosed() -> pd.DataFrame:
     return table.sort_values("network", key=lambda names: names.map(NAMES.index), kind="stable")
 
 
+# %% [markdown]
+# Figures. Similarity between two seeds of a network, and of the dense network to its ticket; others as tables above.
+
+
 # %%
+def saved(what: str, figure: plt.Figure) -> str:
+    path = arguments.out / f"units-{what}.png"
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+    return f"![{what}]({path.name})"
+
+
+def first_of(name: str, seed: int = 0) -> Path:
+    return next(path for network, s, path in networks if network == name and s == seed)
+
+
+def alike(first: Path, second: Path) -> pd.DataFrame:
+    file = work / f"{first.name}-{second.name}-similarity.csv"
+    if not file.exists():
+        models = [dp.load_model(path) for path in (first, second)]
+        table = dp.similarity(models[0], [attributed], models[1], layers="*.stage*", tap="block", progress=False)
+        reports.write_csv(table, file)
+    return pd.read_csv(file)
+
+
+def ablation_figure() -> plt.Figure:
+    keys = ["ranking", "order", "repeat", "fraction"]
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), sharey=True, layout="constrained")
+    for ax, name in zip(axes, NAMES, strict=True):
+        curves = tables["ablation"].query("network == @name").groupby(keys, sort=False)["accuracy"].mean()
+        reports.ablation_by_fraction(curves.reset_index(), ax).set_title(name, fontsize=10)
+    return figure
+
+
+def distribution_figure() -> plt.Figure:
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.4), layout="constrained")
+    for ax, name in zip(axes, NAMES, strict=True):
+        table = probes.distributions(dp.load_model(first_of(name)), [tested], progress=False)
+        reports.distribution_by_depth(table, ax).set_title(name, fontsize=10)
+    return figure
+
+
+def similarity_figure() -> plt.Figure:
+    seeds = sorted({seed for _, seed, _ in networks})[:2]
+    pairs = [((name, seeds[0]), (name, seeds[-1])) for name in NAMES[:2]] + [((residual, seeds[0]), (TICKET, seeds[0]))]
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    for ax, (a, b) in zip(axes, pairs, strict=True):
+        names = (f"{a[0]}, seed {a[1]}", f"{b[0]}, seed {b[1]}")
+        reports.similarity_heatmap(alike(first_of(*a), first_of(*b)), ax, names=names)
+    return figure
+
+
+few = [int((labels == digit).nonzero()[0, 0]) for digit in (2, 5, 7)]
+pictures = {
+    name: attribution.input_attributions(dp.load_model(first_of(name)), (images[few], labels[few])) for name in NAMES
+}
+
+# %%
+arguments.out.mkdir(parents=True, exist_ok=True)
 run = dp.open_run(networks[0][2])
 training = run.config["training"]
 parts = [
@@ -236,11 +295,14 @@ parts = [
     f"{images.shape[-2]} × {images.shape[-1]}; {training['epochs']} epochs, batch {training['batch_size']}, "
     f"{training['optimizer']} at {training['lr']} ({training['schedule']}), {training['precision']}. Attributions on "
     f"{ATTRIBUTED} test images with {STEPS} points on a path, all else on {TESTED} others. {made_on(run.provenance)}",
-    "### Units", markdown_table(outcome()),
+    "### Units", markdown_table(outcome()), saved("distributions", distribution_figure()),
     "### How few units hold the attribution", markdown_table(concentrated()),
-    "### What is lost with them", markdown_table(ablated()),
+    saved("concentration", reports.concentration_by_depth(tables["concentration"]).figure),
+    "### What is lost with them", markdown_table(ablated()), saved("ablation", ablation_figure()),
     "### Do the rankings agree?", markdown_table(agreeing()),
     "### Does the mask keep what mattered?", markdown_table(relation()),
+    "### What pixels add to the score", saved("pictures", reports.attribution_pictures(pictures)),
+    "### Are seeds alike, and a ticket and its origin?", saved("similarity", similarity_figure()),
     "### Jacobians from image to scores", markdown_table(jacobians()),
     "### What deepprobe diagnose says", markdown_table(diagnosed()),
 ]  # fmt: skip

@@ -249,7 +249,7 @@ def alike(first: Path, second: Path) -> pd.DataFrame:
     file = work / f"{first.name}-{second.name}-similarity.csv"
     if not file.exists():
         models = [dp.load_model(path) for path in (first, second)]
-        table = dp.similarity(models[0], [attributed], models[1], layers="*.stage*", tap="block", progress=False)
+        table = dp.similarity(models[0], [attributed], models[1], tap="block", progress=False)
         reports.write_csv(table, file)
     return pd.read_csv(file)
 
@@ -259,7 +259,10 @@ def ablation_figure() -> plt.Figure:
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), sharey=True, layout="constrained")
     for ax, name in zip(axes, NAMES, strict=True):
         curves = tables["ablation"].query("network == @name").groupby(keys, sort=False)["accuracy"].mean()
-        reports.ablation_by_fraction(curves.reset_index(), ax).set_title(name, fontsize=10)
+        reports.ablation_by_fraction(curves.reset_index(), ax)
+        ax.annotate(name, (0.97, 0.94), xycoords="axes fraction", ha="right")
+    for ax in axes[1:]:
+        ax.get_legend().remove()
     return figure
 
 
@@ -267,14 +270,14 @@ def distribution_figure() -> plt.Figure:
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.4), layout="constrained")
     for ax, name in zip(axes, NAMES, strict=True):
         table = probes.distributions(dp.load_model(first_of(name)), [tested], progress=False)
-        reports.distribution_by_depth(table, ax).set_title(name, fontsize=10)
+        reports.distribution_by_depth(table, ax).annotate(name, (0.97, 0.04), xycoords="axes fraction", ha="right")
     return figure
 
 
 def similarity_figure() -> plt.Figure:
     seeds = sorted({seed for _, seed, _ in networks})[:2]
     pairs = [((name, seeds[0]), (name, seeds[-1])) for name in NAMES[:2]] + [((residual, seeds[0]), (TICKET, seeds[0]))]
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(15, 3.8), gridspec_kw={"wspace": 0.35})
     for ax, (a, b) in zip(axes, pairs, strict=True):
         names = (f"{a[0]}, seed {a[1]}", f"{b[0]}, seed {b[1]}")
         reports.similarity_heatmap(alike(first_of(*a), first_of(*b)), ax, names=names)

@@ -2,6 +2,6 @@
 
 from deepprobe.diagnosis.calls import Diagnosis, diagnose
 from deepprobe.diagnosis.evidence import Evidence, gather
-from deepprobe.diagnosis.rules import RULES
+from deepprobe.diagnosis.rules import RULES, rules_table
 
-__all__ = ["RULES", "Diagnosis", "Evidence", "diagnose", "gather"]
+__all__ = ["RULES", "Diagnosis", "Evidence", "diagnose", "gather", "rules_table"]

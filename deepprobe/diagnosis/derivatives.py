@@ -24,10 +24,12 @@ JACOBIAN_SAMPLES = 16
 MOST_CLASSES = 32
 """Scores up to which the whole Jacobian is taken, one backward pass a score."""
 
-POINTS = 33
-"""Points on the line between two samples; neighbours are 1/32 of the way apart."""
+LINES = 64
+"""Lines between samples on which gradients of neighbouring points are compared."""
 
-PAIRS = 3
+STEP = 1 / 32
+"""How far apart neighbouring points are, as a share of their line."""
+
 REPLAYED = 32
 
 
@@ -65,25 +67,28 @@ def jacobian(model: nn.Module, batch: Any, scores: Tensor | None, *, device: Any
     return Jacobian(medians["sigma_max"], medians["sigma_min"], medians["jacobian_norm"], len(table))
 
 
-def shattering(network: nn.Module, batch: Any, scores: Tensor | None) -> float:
+def shattering(network: nn.Module, batch: Any, scores: Tensor | None) -> tuple[float, float]:
     """Mean cosine between the gradients of the first score at neighbouring points on lines between samples.
 
-    Near 1 where the gradient changes slowly from point to point, as in shallow networks; near 0 where it is like white
-    noise (Balduzzi et al. 2017, "The shattered gradients problem", figure 1).
+    One pair of points on each of up to 64 lines, 1/32 of the line apart. Near 1 where the gradient changes slowly from
+    point to point, as in shallow networks; near 0 where it is like white noise (Balduzzi et al. 2017, figure 1;
+    ``probes.shattering`` has the whole autocorrelation along one line).
+
+    Returns:
+        The mean, and the standard error that independent Gaussian gradients of d values would give it, 1 / √(d lines).
     """
     given = _given(batch)
     if scores is None or given is None or len(given) < 2:
-        return float("nan")
-    pairs = min(PAIRS, len(given) // 2)
-    t = torch.linspace(0, 1, POINTS, device=given.device, dtype=given.dtype).view(-1, *[1] * (given.ndim - 1))
-    lines = [given[2 * i] + t * (given[2 * i + 1] - given[2 * i]) for i in range(pairs)]
-    points = torch.cat(lines).detach().requires_grad_()
-    gradients = torch.autograd.grad(run(network, points)[:, 0].sum(), points)[0]
+        return float("nan"), float("nan")
+    lines = min(LINES, len(given) // 2)
     wide = torch.float32 if given.device.type == "mps" else torch.float64
-    rows = gradients.to(wide).reshape(pairs, POINTS, -1)
-    norms = torch.linalg.vector_norm(rows, dim=2)
-    cosines = (rows[:, 1:] * rows[:, :-1]).sum(2) / (norms[:, 1:] * norms[:, :-1])
-    return float(cosines.nanmean())
+    t = torch.linspace(0, 1 - STEP, lines, device=given.device, dtype=given.dtype).view(-1, *[1] * (given.ndim - 1))
+    way = given[lines : 2 * lines] - given[:lines]
+    points = torch.cat([given[:lines] + t * way, given[:lines] + (t + STEP) * way]).detach().requires_grad_()
+    gradients = torch.autograd.grad(run(network, points)[:, 0].sum(), points)[0]
+    here, there = gradients.to(wide).flatten(1).chunk(2)
+    cosine = float(torch.nn.functional.cosine_similarity(here, there, eps=0.0).nanmean())
+    return cosine, (here.shape[1] * lines) ** -0.5
 
 
 def precision_floors(network: nn.Module, batch: Any, watched: Mapping[str, str]) -> dict[str, float]:

@@ -64,6 +64,7 @@ class Evidence:
         jacobian: Singular values from input to scores; None where there is no such matrix.
         gradient_correlation: Mean cosine between the input gradients of neighbouring points between two samples
             (Balduzzi et al. 2017); NaN where unknown.
+        gradient_correlation_noise: Its standard error if gradients were white noise.
         structure: Depth, widths, normalisations, shortcuts, parameters.
         lr: Learning rate that updates are judged by, if any.
     """
@@ -76,6 +77,7 @@ class Evidence:
     outputs: Outputs | None
     jacobian: Jacobian | None
     gradient_correlation: float
+    gradient_correlation_noise: float
     structure: Structure
     lr: float | None = None
 
@@ -164,7 +166,7 @@ def gather(
         bar.update()
         with differentiating(model, device=device, seed=seed) as network:
             _hold_statistics(network, here)
-            correlation = shattering(network, here, seen.scores)
+            correlation, noise = shattering(network, here, seen.scores)
             bar.update()
             table = _with_precision(seen.layers, network, here, watched)
             bar.update()
@@ -182,6 +184,7 @@ def gather(
         outputs=Outputs.of(seen.scores, labels_of(batch), seen.loss, eval_scores, labels),
         jacobian=found_jacobian,
         gradient_correlation=correlation,
+        gradient_correlation_noise=noise,
         structure=seen.structure,
         lr=lr,
     )

@@ -186,8 +186,10 @@ def _scale(ax: Axes, shown: Any, *, logarithmic: bool, line: float | None) -> No
         return
     low, high = min(known), max(known)
     ax.set_yscale("log")
-    if high / low < 10:
-        low, high = low / 3, high * 3
     ax.set_ylim(low / 1.5, high * 1.5)
-    ax.yaxis.set_major_locator(ticker.FixedLocator(decades(low, high)))
     ax.yaxis.set_minor_locator(ticker.NullLocator())
+    if high / low > 30:
+        ax.yaxis.set_major_locator(ticker.FixedLocator(decades(low, high)))
+    else:
+        ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: number(value, digits=2)))

@@ -75,6 +75,31 @@ def test_batch_statistics_are_compared_with_the_running_ones() -> None:
     assert row["scale_shift"] == pytest.approx(1, rel=1e-3)
 
 
+def test_of_a_linear_network_jacobian_and_gradient_are_its_matrix() -> None:
+    model, (x, y) = nn.Linear(16, 4), ailing.data()
+    found = gather(model, (x, y), progress=False)
+    sigma = scipy.linalg.svdvals(model.weight.detach().double().numpy())
+    assert found.jacobian is not None
+    assert found.jacobian.sigma_max == pytest.approx(sigma[0], rel=1e-5)
+    assert found.jacobian.sigma_min == pytest.approx(sigma[-1], rel=1e-5)
+    assert found.jacobian.frobenius == pytest.approx(np.linalg.norm(sigma), rel=1e-5)
+    assert found.gradient_correlation == pytest.approx(1.0)
+    assert found.gradient_correlation_noise == pytest.approx((16 * 32) ** -0.5)
+
+
+def test_neighbouring_gradients_are_those_of_autograd() -> None:
+    model, (x, y) = ailing.chain(2, gain=1.0), ailing.data()
+    twin = ailing.chain(2, gain=1.0).double()
+    cosines = []
+    for i, t in enumerate(np.linspace(0, 31 / 32, 32)):
+        rows = [
+            torch.autograd.functional.jacobian(lambda p: twin(p)[0], (x[i] + s * (x[32 + i] - x[i])).double())
+            for s in (t, t + 1 / 32)
+        ]
+        cosines.append(float(F.cosine_similarity(rows[0], rows[1], dim=0)))
+    assert gather(model, (x, y), progress=False).gradient_correlation == pytest.approx(np.mean(cosines), abs=1e-3)
+
+
 def test_the_path_is_blocks_where_there_are_some() -> None:
     x, y = torch.randn(16, 3, 6, 6), torch.arange(16) % 2
     found = gather(toys.small_residual_net(), (x, y), progress=False)
@@ -146,7 +171,7 @@ def test_a_transformer_gives_evidence() -> None:
 
     found = gather(Pooled(), (torch.randn(8, 5, 16), torch.arange(8) % 3), progress=False)
     assert found.structure.n_norms == 4
-    assert found.structure.n_shortcuts == 4
+    assert found.structure.n_shortcuts == 3  # the first adds the data themselves, which nothing computed
     assert found.jacobian is not None
 
 
@@ -182,7 +207,7 @@ def test_layers_can_be_chosen() -> None:
         ({"lr": -1.0}, ConfigError, "lr=-1.0: a learning rate is a positive number"),
         ({"lr": float("nan")}, ConfigError, "lr=nan: a learning rate is a positive number"),
         ({"layers": "nothing.*"}, UnknownNameError, "matches nothing"),
-        ({"batches": (torch.randn(4, 16), torch.randn(4))}, ConfigError, "pass loss=lambda"),
+        ({"batches": [(torch.randn(4, 16), torch.randn(4))]}, ConfigError, "pass loss=lambda"),
         ({"batches": [(torch.randn(4, 7), torch.arange(4))]}, ShapeError, "does not run as it trains on this batch"),
         ({"batches": [(torch.randn(1, 16), torch.zeros(1, dtype=torch.long))]}, ShapeError, "more than 1 value"),
         ({"loss": lambda model, batch: model(batch[0])}, ShapeError, "expected one number"),

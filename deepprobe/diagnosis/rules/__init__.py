@@ -1,5 +1,7 @@
 """The rules of a diagnosis, a file a family."""
 
+import pandas as pd
+
 from deepprobe.diagnosis.rules import architecture, batch_statistics, data, gradients, outputs, signal, units
 from deepprobe.diagnosis.rules.rule import Rule
 
@@ -18,4 +20,11 @@ RULES: tuple[Rule, ...] = (
 )  # fmt: skip
 """All of them; a test asks of each for a network that it finds something in, and one that it does not."""
 
-__all__ = ["RULES", "Rule"]
+
+def rules_table() -> pd.DataFrame:
+    """All rules as rows: ``rule finds threshold source advice``."""
+    rows = [(r.name, r.finds, f"{r.threshold:.3g}", r.source, r.advice) for r in RULES]
+    return pd.DataFrame(rows, columns=["rule", "finds", "threshold", "source", "advice"])
+
+
+__all__ = ["RULES", "Rule", "rules_table"]

@@ -85,7 +85,7 @@ class _Means:
 class UnitMoments:
     """Numbers of d units over any number of batches, on the device of the blocks and without waiting for it.
 
-    Memory: 14 numbers a unit, and two a unit and class. Equal units are known by a fingerprint, the sum over rows of
+    Memory: 13 numbers a unit, and two a unit and class. Equal units are known by a fingerprint, the sum over rows of
     the value's bits times a random odd 64-bit number: units that differ somewhere are taken for equal with a
     probability below 2⁻³² a pair.
 

@@ -19,7 +19,7 @@ def images(n=24, seed=0):
 
 
 def test_activations_and_weights_of_every_layer():
-    model, x = create_model("resnet20", seed=0, input_size=8), images()
+    model, x = create_model("resnet8", seed=0, input_size=8), images()
     table = distributions(model, x.split(10))
     with capture(model.eval(), tap="input") as kept, torch.no_grad():
         model(x)

@@ -38,7 +38,7 @@ def grid(table, value="cka"):
 
 @pytest.mark.parametrize(("view", "batches"), [("pooled", 3), ("samples", 1)])
 def test_cka_of_one_network_is_that_of_its_tensors(view, batches):
-    model, x = create_model("resnet20", seed=0, input_size=8), images()
+    model, x = create_model("resnet8", seed=0, input_size=8), images()
     table = similarity(model, x.chunk(batches), view=view)
     rows = kept(model, x, view)
     found = grid(table)
@@ -88,7 +88,7 @@ def test_many_features_in_many_batches_are_estimated():
 
 
 def test_angles_are_scipys():
-    model, x = create_model("resnet20", seed=0, input_size=8), images()
+    model, x = create_model("resnet8", seed=0, input_size=8), images()
     table = similarity(model, x.split(20), measure="angles", directions=3, layers="features.stage[12]*conv2")
     assert (table["status"] == "finite").all()
     rows = kept(model, x, "pooled")

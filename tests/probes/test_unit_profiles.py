@@ -139,7 +139,7 @@ def test_weights_are_those_that_read_or_make_the_unit():
 
 
 def test_counts_agree_with_those_of_condition_numbers():
-    model, x = create_model("resnet20", seed=0, input_size=8), images(40)
+    model, x = create_model("resnet8", seed=0, input_size=8), images(40)
     units = unit_profiles(model, x.split(16))
     layers = condition_numbers(model, x.split(16), tap="input")
     counted = units.groupby("layer", sort=False)[["dead", "constant", "duplicate", "rare"]].sum()

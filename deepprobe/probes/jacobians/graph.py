@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import PackedSequence
 
 from deepprobe.errors import ConfigError, ShapeError, SpectrumError
@@ -190,7 +191,7 @@ def differentiable(
     if mode not in ("eval", "train"):
         raise ConfigError(f"mode={mode!r} is neither 'eval' (running statistics) nor 'train' (those of each batch)")
     context = differentiating(model, device=device, seed=seed) if mode == "train" else evaluating(model, device=device)
-    with context as network, torch.enable_grad():
+    with context as network, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention: one derivative
         if not in_float64:
             yield network
             return

@@ -9,6 +9,7 @@ import pytest
 import scipy.linalg
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deepprobe.errors import ConfigError, ShapeError, SpectrumError, UnknownNameError
 from deepprobe.models import create_model
@@ -151,6 +152,16 @@ def test_shortcut_layers_are_left_out_unless_named_and_calls_are_told_apart():
     named = layer_jacobians(model, x, layers="*shortcut*conv*", probes=1, steps=2)
     assert named["layer"].str.contains("shortcut").sum() == 2
     assert named["segment_sigma_max"].iloc[2] > 0
+
+
+def test_attention_is_differentiated_twice_too():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    model, x = nn.Sequential(layer, nn.Flatten(), nn.Linear(12, 3)).eval(), images(2, 3, 4)
+    table = layer_jacobians(model, x, layers="0", steps=12, in_float64=True)
+    with sdpa_kernel(SDPBackend.MATH):  # torch.func has no batching rule for the fused one
+        largest = [scipy.linalg.svdvals(j)[0] for j in formed(model[:1], x)]
+    np.testing.assert_allclose(table["segment_sigma_max"][1], np.median(largest), rtol=1e-6)
 
 
 class Flat(nn.Module):

@@ -54,7 +54,7 @@ def events(seen: Observed) -> tuple[Event, ...]:
     found = []
     for rule in RULES:
         signs = [(now.step, sign) for now in steps if (sign := rule.look(now, rule.threshold)) is not None]
-        if signs:
+        if len(signs) >= rule.lasts:
             found.append(_event(rule, signs))
     return tuple(sorted(found, key=lambda event: event.step))
 

@@ -27,7 +27,7 @@ class Autopsy:
     Attributes:
         events: What went wrong, by step, and within a step from the gradient to the answer.
         paragraph: That in words, with how it went, and with what remained well.
-        outcome: ``diverged``, ``learns`` or ``stuck`` (``words.outcome``); of these steps, not of a whole training.
+        outcome: ``diverged``, ``learns``, ``falls`` or ``stuck`` (``words.outcome``), of these steps only.
         steps: One row a step: learning rate, norm of the whole gradient before clipping, and what clipping multiplied
             it by, of the update that led to it; loss, accuracy and predictions on the probe batch.
         layers: One row a step and layer call, with the LAYER columns and ``n_units mean rms max_abs share_zero

@@ -35,6 +35,7 @@ class Rule:
         threshold: What is compared with.
         source: Where that comes from.
         look: The function.
+        lasts: At how many steps it must be so, to be told.
     """
 
     name: str
@@ -42,18 +43,19 @@ class Rule:
     threshold: float
     source: str
     look: Callable[[Moment, float], Sign | None]
+    lasts: int = 1
 
 
 RULES: list[Rule] = []
 """All rules, in the order in which events of one step are told."""
 
 
-def rule(*, threshold: float, source: str) -> Callable[[Callable[[Moment, float], Sign | None]], Rule]:
+def rule(*, threshold: float, source: str, lasts: int = 1) -> Callable[[Callable[[Moment, float], Sign | None]], Rule]:
     """Put a function of a step and a threshold among RULES, named after it."""
 
     def made(look: Callable[[Moment, float], Sign | None]) -> Rule:
         finds = (look.__doc__ or "").strip().splitlines()[0]
-        RULES.append(Rule(look.__name__.replace("_", "-"), finds, threshold, source, look))
+        RULES.append(Rule(look.__name__.replace("_", "-"), finds, threshold, source, look, lasts))
         return RULES[-1]
 
     return made
@@ -270,9 +272,9 @@ def loss_explodes(now: Moment, threshold: float) -> Sign | None:
     return Sign(says, "loss", loss / before)
 
 
-@rule(threshold=1.0, source="accuracy is then the share of one label: Oyedotun et al. 2021, table I")
+@rule(threshold=1.0, source="accuracy is then the share of one label: Oyedotun et al. 2021, table I", lasts=3)
 def predictions_are_constant(now: Moment, threshold: float) -> Sign | None:
-    """One class is predicted for the whole probe batch, whose labels are several, once training has begun."""
+    """One class is predicted for the whole probe batch, whose labels are several, after three updates or more."""
     if not now.step or now.numbers["n_predicted_classes"] > threshold or now.numbers["majority_share"] == 1:
         return None
     says = f"one class is predicted for every sample, accuracy {now.numbers['accuracy']:.1%}"

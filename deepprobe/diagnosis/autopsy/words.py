@@ -14,15 +14,25 @@ if TYPE_CHECKING:
     from deepprobe.diagnosis.autopsy.rerun import Observed
 
 LEARNT = 0.9
-"""Share of the loss of a constant answer below which the loss must lie, in the median of the last three steps seen."""
+"""Share of a constant answer's loss below which something is learnt."""
+
+
+FALLEN = 0.5
+"""Share of the loss before training below which it has fallen."""
 
 
 def outcome(seen: Observed) -> str:
-    """``diverged``, ``learns`` where the loss came to lie below 90 % of a constant answer's, else ``stuck``."""
+    """``diverged``, ``learns``, ``falls`` or ``stuck``, by the median loss of the last three steps seen.
+
+    It learns where that is below 90 % of a constant answer's, and falls where it is at least below half of what it was.
+    """
     if seen.status == "diverged":
         return "diverged"
     last = seen.steps.iloc[1:].tail(3)
-    return "learns" if last["loss"].median() < LEARNT * last["chance"].iloc[-1] else "stuck"
+    loss = last["loss"].median()
+    if loss < LEARNT * last["chance"].iloc[-1]:
+        return "learns"
+    return "falls" if loss < FALLEN * seen.steps["loss"].iloc[0] else "stuck"
 
 
 def paragraph(seen: Observed, found: tuple[Event, ...]) -> str:
@@ -56,8 +66,9 @@ def _verdict(seen: Observed, found: tuple[Event, ...]) -> str:
     if how == "diverged":
         return f"The training diverged: {seen.message}."
     if found:
-        return f"{'The network learns' if how == 'learns' else 'Nothing is learnt'} in {steps} ({course})."
-    yet = "" if how == "learns" else ", and nothing is learnt yet"
+        begun = {"learns": "The network learns", "falls": "The loss falls", "stuck": "Nothing is learnt"}[how]
+        return f"{begun} in {steps} ({course})."
+    yet = {"learns": "", "falls": ", and the loss falls", "stuck": ", and nothing is learnt yet"}[how]
     return f"Nothing failed in {steps}{yet} ({course}): {_state(seen)}."
 
 

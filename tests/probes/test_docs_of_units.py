@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+import torch
 
 from deepprobe.probes.unit_profiles import PROFILE_MEASURES
 
@@ -15,9 +16,12 @@ PAGE = (Path(__file__).parents[2] / "docs" / "units-and-similarity.md").read_tex
 
 def test_the_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "agg")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     names: dict[str, object] = {}
     for block in re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.MULTILINE | re.DOTALL):
         exec(compile(block, "units-and-similarity.md", "exec"), names)
+    torch.set_num_threads(threads)
     assert {"units", "histograms", "found", "angles"} <= set(names)
     plt.close("all")
 

@@ -279,3 +279,9 @@ def predictions_are_constant(now: Moment, threshold: float) -> Sign | None:
         return None
     says = f"one class is predicted for every sample, accuracy {now.numbers['accuracy']:.1%}"
     return Sign(says, "n_predicted_classes", float(now.numbers["n_predicted_classes"]))
+
+
+def rules_table() -> pd.DataFrame:
+    """One row a rule: its name, when it speaks, its threshold and its source; for the documentation."""
+    rows = [{"rule": r.name, "finds": r.finds, "threshold": f"{r.threshold:.4g}", "source": r.source} for r in RULES]
+    return pd.DataFrame(rows)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deepprobe.data import list_datasets, load_dataset
     from deepprobe.diagnosis import diagnose
     from deepprobe.diagnosis.autopsy import autopsy
+    from deepprobe.diagnosis.prediction import trainable_depth, will_it_train
     from deepprobe.errors import DeepprobeError
     from deepprobe.integrations import (
         GradientCallback,
@@ -85,9 +86,11 @@ _HOME = {
     "since_when": "deepprobe.records.since",
     "spectra": "deepprobe.probes",
     "train": "deepprobe.training",
+    "trainable_depth": "deepprobe.diagnosis.prediction",
     "unit_profiles": "deepprobe.probes",
     "weight_spectra": "deepprobe.probes",
     "weight_table": "deepprobe.probes",
+    "will_it_train": "deepprobe.diagnosis.prediction",
     "write_report": "deepprobe.reports",
 }
 
@@ -145,9 +148,11 @@ __all__ = [
     "since_when",
     "spectra",
     "train",
+    "trainable_depth",
     "unit_profiles",
     "weight_spectra",
     "weight_table",
+    "will_it_train",
     "write_report",
 ]
 

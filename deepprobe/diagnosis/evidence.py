@@ -19,7 +19,7 @@ from deepprobe.diagnosis.batch_facts import Inputs, Labels, Outputs, first_sampl
 from deepprobe.diagnosis.derivatives import Jacobian, jacobian, precision_floors, shattering
 from deepprobe.diagnosis.roles import ACTIVATION, BLOCK, WEIGHTED, roles
 from deepprobe.diagnosis.training_pass import scores_of, training_pass
-from deepprobe.diagnosis.watching import watching
+from deepprobe.diagnosis.watching import GRAM_SAMPLES, watching
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.passes import as_batches, device_of, differentiating, evaluating, moved, n_samples, run
 from deepprobe.hooks.select import LayerSelection, select_layers, unwrapped
@@ -243,7 +243,7 @@ def _with_precision(table: pd.DataFrame, network: nn.Module, batch: Any, watched
     """Layers with ``precision``."""
     floors = precision_floors(network, batch, watched)
     keys = table["layer"].where(table["call"] == 1, table["layer"] + "#" + table["call"].astype(str))
-    a_row = table["sigma_max"] / table["n_rows"].clip(upper=64) ** 0.5
+    a_row = table["sigma_max"] / table["n_rows"].clip(upper=GRAM_SAMPLES) ** 0.5
     return table.assign(precision=keys.map(floors).astype("float64") / a_row)
 
 

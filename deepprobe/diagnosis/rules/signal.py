@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepprobe.diagnosis.rules.rule import CALIBRATION, Sign, extreme, from_here_on, graded, place, rule
+from deepprobe.diagnosis.watching import GRAM_SAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +106,7 @@ def rank_collapse(evidence: Evidence, threshold: float) -> Sign | None:
     row = path.iloc[start]
     says = (
         f"The representation collapses to {rank.iloc[start]:.2f} directions (effective rank) of "
-        f"{min(row['n_rows'], 64)} samples from {place(row)} on; it begins with {rank.iloc[0]:.1f}."
+        f"{min(row['n_rows'], GRAM_SAMPLES)} samples from {place(row)} on; it begins with {rank.iloc[0]:.1f}."
     )
     severity = 0.5 + 0.4 * (threshold - max(float(rank.iloc[start:].min()), 1.0))
     return Sign.at(row, severity, says, "effective rank", rank.iloc[start])

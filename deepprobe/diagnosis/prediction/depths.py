@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from deepprobe.diagnosis.prediction.calibration import Calibration
+    from deepprobe.probes.gradients import Loss
 
 DEPTHS = (8, 14, 20, 32, 44, 56, 80, 110)
 """Depths of basic-block networks, within those that were calibrated."""
@@ -43,6 +44,7 @@ def trainable_depth(
     lr: float,
     depths: Sequence[int] = DEPTHS,
     momentum: float = 0.9,
+    loss: Loss | None = None,
     device: torch.device | str | None = None,
     seed: int = 0,
     using: Calibration | None = None,
@@ -57,6 +59,7 @@ def trainable_depth(
         lr: Learning rate.
         depths: Depths to try.
         momentum: Of SGD.
+        loss: As in ``will_it_train``.
         device: Where to run; by default where each network is.
         seed: Of what the networks draw as they run.
         using: Another calibration than the package's.
@@ -74,7 +77,9 @@ def trainable_depth(
         raise ConfigError("depths is empty; name at least one")
     rows = []
     for depth in tqdm(sorted(depths), desc="depths", unit="network", delay=2, disable=None if progress else True):
-        found = will_it_train(build(depth), batch, lr=lr, momentum=momentum, device=device, seed=seed, using=using)
+        found = will_it_train(
+            build(depth), batch, lr=lr, momentum=momentum, loss=loss, device=device, seed=seed, using=using
+        )
         values = found.features.set_index("feature")["value"].to_dict()
         about = {"depth": depth, "probability": found.probability, "trains": found.trains}
         rows.append(about | {"outside": bool(found.outside)} | values)

@@ -37,6 +37,8 @@ from deepprobe.probes.gradients import default_loss
 if TYPE_CHECKING:
     import pandas as pd
 
+    from deepprobe.probes.gradients import Loss
+
 FEATURES = (
     "update_median", "descent", "trial", "loss_excess", "scores_spread", "gradient_growth", "normalised",
 )  # fmt: skip
@@ -51,6 +53,7 @@ def initial_features(
     *,
     lr: float,
     momentum: float = 0.9,
+    loss: Loss | None = None,
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
@@ -61,10 +64,11 @@ def initial_features(
 
     Args:
         model: Any classifier; wrappers are looked through.
-        batch: One batch (inputs, integer labels), or a dict for which the model gives a ``.loss``; the first, if there
-            are several.
+        batch: One batch (inputs, integer labels), a dict for which the model gives a ``.loss``, or what ``loss`` takes;
+            the first, if there are several.
         lr: Learning rate of SGD, positive.
         momentum: Its momentum μ, from 0 to below 1.
+        loss: ``loss(model, batch)``, the mean over samples; by default cross-entropy, or a dict model's own.
         device: Where to run; by default where the model is.
         seed: Of what the model draws.
 
@@ -78,6 +82,7 @@ def initial_features(
     """
     step = _step(lr, momentum)
     batch = _first(batch)
+    loss = default_loss if loss is None else loss
     with differentiating(model, device=device, seed=seed) as network:
         batch = moved(batch, device_of(network))
         trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -85,21 +90,21 @@ def initial_features(
             raise ConfigError("no parameter of the model is trained (requires_grad); there is nothing to predict")
         watched = {name: role for name, role in roles(network).items() if role in {WEIGHTED, NORM}}
         with watching(network, watched, n_samples(batch)) as watch:
-            value = default_loss(network, batch)
+            value = loss(network, batch)
             found = torch.autograd.grad(value, list(trained.values()), allow_unused=True)
         gradients = {
             name: torch.zeros_like(p) if g is None else g.to_dense()
             for (name, p), g in zip(trained.items(), found, strict=True)
         }
-        loss = float(value.detach())
-        after = _loss_after(network, batch, trained, gradients, step=step, seed=seed)
+        before = float(value.detach())
+        after = _loss_after(_Loss(network, loss), batch, trained, gradients, step=step, seed=seed)
         updates = _updates(network, trained, gradients, step=step)
     squares = sum(float(_norm(g)) ** 2 for g in gradients.values())
     return {
         "update_median": dex(float(updates.median())),
-        "descent": dex(step * squares, loss),
-        "trial": dex(after, loss),
-        **_by_depth(watch.tables()[0], loss),
+        "descent": dex(step * squares, before),
+        "trial": dex(after, before),
+        **_by_depth(watch.tables()[0], before),
     }
 
 
@@ -134,16 +139,16 @@ def _first(batch: Any) -> Any:
 class _Loss(nn.Module):
     """The loss as a module, so that it can be called with other parameters than the network's own."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, loss: Loss) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.loss = network, loss
 
     def forward(self, batch: Any) -> Tensor:
-        return default_loss(self.network, batch)
+        return self.loss(self.network, batch)
 
 
 def _loss_after(
-    network: nn.Module,
+    loss: _Loss,
     batch: Any,
     trained: dict[str, nn.Parameter],
     gradients: dict[str, Tensor],
@@ -155,7 +160,7 @@ def _loss_after(
     torch.manual_seed(seed)
     with torch.no_grad():
         there = {f"network.{name}": p - step * gradients[name] for name, p in trained.items()}
-        return float(functional_call(_Loss(network), there, (batch,)))
+        return float(functional_call(loss, there, (batch,)))
 
 
 def _updates(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from deepprobe.probes.gradients import Loss
+
 N_NEAREST = 5
 TOLERANCE = 0.05
 """Share of a feature's calibrated range by which it may lie outside."""
@@ -66,6 +68,7 @@ def will_it_train(
     *,
     lr: float,
     momentum: float = 0.9,
+    loss: Loss | None = None,
     device: torch.device | str | None = None,
     seed: int = 0,
     using: Calibration | None = None,
@@ -83,6 +86,7 @@ def will_it_train(
             ``.loss``; the first, if there are several.
         lr: Learning rate.
         momentum: Of SGD, from 0 to below 1.
+        loss: ``loss(model, batch)``, the mean over samples; by default cross-entropy, or a dict model's own.
         device: Where to run; by default where the model is.
         seed: Of what the model draws.
         using: Another calibration than the package's.
@@ -103,7 +107,7 @@ def will_it_train(
         True
     """
     known = default_calibration() if using is None else using
-    found = initial_features(model, batch, lr=lr, momentum=momentum, device=device, seed=seed)
+    found = initial_features(model, batch, lr=lr, momentum=momentum, loss=loss, device=device, seed=seed)
     return predicted(found, known)
 
 

@@ -153,3 +153,39 @@ def test_nothing_to_train_or_to_compare_is_refused():
         initial_features(network(), batch(1), lr=0.1)
     with pytest.raises(ShapeError, match="fewer than two samples"):
         initial_features(network(), [], lr=0.1)
+
+
+def test_a_loss_of_ones_own_takes_the_place_of_cross_entropy():
+    twice = initial_features(
+        network(), batch(), lr=0.05, loss=lambda model, pair: 2 * F.cross_entropy(model(pair[0]), pair[1])
+    )
+    once = initial_features(network(), batch(), lr=0.1)  # twice the gradient at half the rate is the same step
+    assert twice["trial"] == pytest.approx(once["trial"], abs=1e-9)
+    assert twice["loss_excess"] == pytest.approx(once["loss_excess"] + math.log10(2), abs=1e-9)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 6).double(), nn.Linear(6, 6).double()
+        self.second.weight = self.first.weight
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.second(self.act(self.first(x)))
+
+
+def test_shared_weights_move_once_and_in_place_activations_are_no_hindrance():
+    model, (x, y), lr = Tied(), batch(), 0.1
+    found = initial_features(model, (x, y), lr=lr, momentum=0.0)
+    before = F.cross_entropy(model(x), y)
+    before.backward()
+    torch.optim.SGD(model.parameters(), lr=lr).step()
+    after = F.cross_entropy(model(x), y)
+    assert found["trial"] == pytest.approx(math.log10(float(after.detach()) / float(before.detach())), abs=1e-9)
+
+
+def test_of_several_batches_the_first_counts():
+    first, second = batch(seed=1), batch(seed=2)
+    assert initial_features(network(), [first, second], lr=0.1) == initial_features(network(), first, lr=0.1)

@@ -152,7 +152,7 @@ ZOO: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, Tensor], float]]] = {
     "rank one": lambda: (changed(_rank_one), data(), LR),
     "infinite": lambda: (changed(lambda m: m[3].weight[0, 0].fill_(float("inf"))), data(), LR),
     "lost digits": lambda: (changed_chain(_lost_digits), data(), LR),
-    "shattered": lambda: (normalised_chain(40), data(), LR),
+    "shattered": lambda: (normalised_chain(30), data(), LR),
     "unused": lambda: (Unused(), data(), LR),
     "dead": lambda: (changed(lambda m: m[4].bias[:8].fill_(-100.0)), data(), LR),
     "saturated": lambda: (chain(3, gain=50.0, act=nn.Tanh), data(), LR),

@@ -106,6 +106,7 @@ def test_from_here_on_is_the_last_unbroken_stretch() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_plainnet164_is_told_its_true_story() -> None:
     import deepprobe as dp
 
@@ -123,6 +124,7 @@ def test_plainnet164_is_told_its_true_story() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ["resnet20", "lenet300_100"])
 def test_only_true_things_are_found_in_trained_networks(name: str) -> None:
     import deepprobe as dp

@@ -39,6 +39,11 @@ class ForwardState:
         self.start, self.stop = opaque(self._start), opaque(self._stop)
         self.before, self.after = opaque(self._before), opaque(self._after)
 
+    def close(self) -> None:
+        """Record nothing any more, and let go of ``on_tensor`` and the tensors that it holds."""
+        self.active = False
+        self._on_tensor = _nothing
+
     def reset(self) -> None:
         """Outside any forward pass; after an interrupt torch runs no hook that would say so."""
         self._level = 0
@@ -148,9 +153,13 @@ def attached(
         handles.append(model.register_forward_hook(_Hook(state).stop, always_call=True))
         yield state
     finally:
-        state.active = False
+        state.close()
         for handle in handles:
             handle.remove()
+
+
+def _nothing(call: LayerCall, tensor: Tensor) -> None:
+    """Takes a tensor after the hooks are gone."""
 
 
 def tensors_in(value: object, path: str = "") -> Iterator[tuple[str, Tensor]]:

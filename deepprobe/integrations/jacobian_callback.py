@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from deepprobe.errors import ConfigError
 from deepprobe.integrations.batches import first
 from deepprobe.probes import gradient_correlation, input_jacobian, jacobian_summary, layer_jacobians
 from deepprobe.records.frame import LAYER
@@ -38,14 +39,14 @@ class JacobianCallback:
         batches: Samples to use, the same each time; by default the context's ``probe_batches``.
         layers: Which layers, as in ``layer_jacobians``.
         mode: ``"train"``: by each batch's statistics, as the network trains; ``"eval"``: by running statistics.
-        n_samples: How many samples.
+        n_samples: How many samples, at least two.
         probes: Random vectors a sample for the norms by depth.
         steps: Golub–Kahan steps a segment; 0 leaves the largest part of the cost out.
         in_float64: Differentiate a float64 copy.
         also_at_start: Also on the untrained network, unless ``every`` names its points.
 
     Raises:
-        ConfigError: If ``every`` is no schedule.
+        ConfigError: If ``every`` is no schedule, or ``n_samples`` no number from 2 on.
 
     Example:
         >>> JacobianCallback("at 0,1,10ep").mode
@@ -65,6 +66,8 @@ class JacobianCallback:
         in_float64: bool = False,
         also_at_start: bool = True,
     ) -> None:
+        if not isinstance(n_samples, int) or isinstance(n_samples, bool) or n_samples < 2:
+            raise ConfigError(f"n_samples={n_samples!r} is not a number from 2 on: gradients of samples are compared")
         self.schedule = parse_schedule(every, also_at_start=also_at_start) if isinstance(every, str) else every
         self.batches = None if batches is None else list(batches)
         self.layers, self.probes, self.steps = layers, probes, steps

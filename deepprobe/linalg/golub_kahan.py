@@ -35,7 +35,7 @@ class LargestValues:
 
     Attributes:
         values: Shape (matrices, k), float64, descending; NaN where a product was not finite.
-        residuals: Shape (matrices, k): a singular value lies within this of each value, rounding aside.
+        residuals: Shape (matrices, k): a singular value lies within this of each positive value, rounding aside.
     """
 
     values: NDArray[np.float64]
@@ -52,7 +52,8 @@ def golub_kahan(matvec: Product, rmatvec: Product, start: Tensor, *, steps: int)
         steps: How many, at most min(n, d); the largest value needs 10 to 20, the i-th several times i.
 
     Returns:
-        ``steps`` values of each matrix; zeros from where its rank is exhausted.
+        ``steps`` values of each matrix, of equal ones the first; zeros, with residuals of 0, once there is no direction
+        left that the start leads to.
 
     Example:
         >>> a = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.select import unwrapped
-from deepprobe.probes.jacobians.graph import VIEWS, Graph, Mode, Output, Point, differentiable, graphs, pullback
+from deepprobe.probes.jacobians.graph import VIEWS, Graph, Mode, Output, Place, Point, differentiable, graphs, pullback
 from deepprobe.probes.jacobians.layers import chosen_layers
 from deepprobe.probes.jacobians.vectors import signs, unit_vector, wide_dtype
 from deepprobe.seeding import derive_seed
@@ -140,8 +140,8 @@ def gradient_autocorrelation(
     Returns:
         One row a lag from 0 to n_points / 2: ``lag autocorrelation q25 q75 white white_band brown n_outputs``;
         autocorrelation is the mean over outputs. White noise of independent values stays within ``white_band``
-        = 1.96 / √n of ``white`` (Bartlett 1946; gradients of many values, narrower). NaN where no gradient changes
-        along the line or one is not finite.
+        = 1.96 / √n of ``white`` (Bartlett 1946; gradients of many values, narrower). Outputs whose gradient does not
+        change along the line, or is not finite somewhere, are left out; NaN where no other is.
 
     Raises:
         ConfigError: If a setting is not one there is.
@@ -173,12 +173,14 @@ def gradient_autocorrelation(
                 series.append(autocorrelation(gradient.flatten(1).cpu().double().numpy()))
                 bar.update()
     found = np.stack(series)[:, : n_points // 2 + 1]
+    known = np.isfinite(found).all(1)
+    n_known, found = int(known.sum()), found[known] if known.any() else found
     lags = np.arange(found.shape[1])
     q25, middle, q75 = np.quantile(found, 0.25, axis=0), found.mean(0), np.quantile(found, 0.75, axis=0)
     return pd.DataFrame(
         {
             "lag": lags, "autocorrelation": middle, "q25": q25, "q75": q75, "white": white_noise(n_points)[lags],
-            "white_band": 1.96 / np.sqrt(n_points), "brown": brown_noise(n_points)[lags], "n_outputs": len(found),
+            "white_band": 1.96 / np.sqrt(n_points), "brown": brown_noise(n_points)[lags], "n_outputs": n_known,
         }
     )  # fmt: skip
 
@@ -218,11 +220,11 @@ def _expected(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
 class _Pairs:
     """What was found of one point: norms, and sums over pairs, on the device."""
 
-    def __init__(self, point: Point) -> None:
-        self.point = point
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self.n_samples = 0
         self.norms: list[Tensor] = []
-        self.sums = torch.zeros(4, dtype=wide_dtype(point.device), device=point.device)
+        self.sums = torch.zeros(4, dtype=wide_dtype(place.device), device=place.device)
 
     def add(self, gradient: Tensor) -> None:
         """Gradients of one output, samples first: sums of cosines and angles, numbers of pairs and of lost samples."""
@@ -242,7 +244,7 @@ class _Pairs:
         norms = torch.cat(self.norms).cpu().double().numpy()
         norms = norms[np.isfinite(norms)]
         cosines, angles, n_pairs, n_lost = self.sums.cpu().tolist()
-        return self.point.columns(network, n_samples=self.n_samples) | {
+        return self.place.columns(network, n_samples=self.n_samples) | {
             "activation_gradient_norm": float(np.median(norms)) if len(norms) else float("nan"),
             "gradient_cosine": cosines / n_pairs if n_pairs else float("nan"),
             "gradient_angle": float(np.degrees(angles / n_pairs)) if n_pairs else float("nan"),
@@ -256,7 +258,7 @@ def _add_batch(
     """Gradients of one batch at every point."""
     every = [graph.inputs, *graph.points]
     for point in every:
-        gathered.setdefault(point.key, _Pairs(point)).n_samples += graph.n_samples
+        gathered.setdefault(point.key, _Pairs(point.place)).n_samples += graph.n_samples
     for cotangent in _cotangents(graph, probes, generator):
         for point, gradient in zip(every, pullback([graph.outputs], [cotangent], every), strict=True):
             gathered[point.key].add(gradient)

@@ -59,3 +59,5 @@ def test_the_default_takes_the_probe_samples_as_the_network_trains(tmp_path):
     assert rows["segment_sigma_max"].isna().all() if "segment_sigma_max" in rows else True
     with pytest.raises(ConfigError):
         JacobianCallback("often")
+    with pytest.raises(ConfigError, match="from 2 on"):
+        JacobianCallback(n_samples=1)

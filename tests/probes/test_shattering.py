@@ -130,3 +130,23 @@ def test_a_line_needs_two_inputs_of_one_shape():
             gradient_autocorrelation(model, torch.zeros(5), torch.ones(5), **settings)
     linear = gradient_autocorrelation(nn.Linear(5, 2), torch.zeros(5), torch.ones(5), n_points=8)
     assert linear["autocorrelation"].isna().all()
+
+
+def test_outputs_whose_gradient_does_not_change_are_left_out():
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.curved, self.straight = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)), nn.Linear(3, 1)
+
+        def forward(self, x):
+            return torch.cat([self.curved(x), self.straight(x)], dim=1)
+
+    torch.manual_seed(0)
+    model, ends = Half(), (torch.zeros(3), torch.ones(3))
+    both = gradient_autocorrelation(model, *ends, n_points=8)
+    one = gradient_autocorrelation(model.curved, *ends, n_points=8)
+    np.testing.assert_allclose(both["autocorrelation"], one["autocorrelation"], rtol=1e-5)
+    assert both["n_outputs"].tolist() == one["n_outputs"].tolist() == [1] * 5
+    none = gradient_autocorrelation(model.straight, *ends, n_points=8)
+    assert none["autocorrelation"].isna().all()
+    assert none["n_outputs"].tolist() == [0] * 5

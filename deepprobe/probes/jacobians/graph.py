@@ -24,6 +24,7 @@ from deepprobe.errors import ConfigError, ShapeError, SpectrumError
 from deepprobe.hooks.attach import attached, tensors_in
 from deepprobe.hooks.passes import as_batches, device_of, differentiating, evaluating, moved, n_samples, run
 from deepprobe.probes.jacobians.statistics import BatchStatistics
+from deepprobe.probes.jacobians.vectors import wide_dtype
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,27 +42,20 @@ Output: TypeAlias = Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
-    """A tensor inside the graph, of which only its place, shape and dtype are kept.
+class Place:
+    """Where a tensor was given and what it was like, once its graph is gone.
 
     Attributes:
         call: Which layer call gave it; None for the input and the output of the whole network.
-        edge: Its place in the graph.
         shape: Samples first.
         dtype: Of the tensor.
         device: Where it was.
     """
 
     call: LayerCall | None
-    edge: GradientEdge
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
-
-    @classmethod
-    def of(cls, tensor: Tensor, call: LayerCall | None = None) -> Point:
-        """The place of a tensor that the input reaches."""
-        return cls(call, get_gradient_edge(tensor), tuple(tensor.shape), tensor.dtype, tensor.device)
 
     @property
     def n_units(self) -> int:
@@ -86,6 +80,27 @@ class Point:
     def zeros(self, *, requires_grad: bool = False) -> Tensor:
         """Zeros of the tensor's shape."""
         return torch.zeros(self.shape, dtype=self.dtype, device=self.device, requires_grad=requires_grad)
+
+
+@dataclass(frozen=True, eq=False)
+class Point(Place):
+    """A tensor inside the graph; keeps the graph alive.
+
+    Attributes:
+        edge: Where the tensor is in the graph.
+    """
+
+    edge: GradientEdge
+
+    @classmethod
+    def of(cls, tensor: Tensor, call: LayerCall | None = None) -> Point:
+        """That of a tensor that the input reaches."""
+        return cls(call, tuple(tensor.shape), tensor.dtype, tensor.device, get_gradient_edge(tensor))
+
+    @property
+    def place(self) -> Place:
+        """The same without the graph."""
+        return Place(self.call, self.shape, self.dtype, self.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,18 +174,24 @@ def check_adjoint(graph: Graph, tangent: Tensor, products: list[Tensor]) -> None
     """That products J v of every point agree with Jᵀu, for an operation may lose its second derivative in silence.
 
     With u = J v / ‖J v‖² of each point, Σ ⟨J v, u⟩ counts the points where J v is not zero, and so must ⟨v, Jᵀu⟩.
+    Points where J v is not finite, or u beyond what the dtype can hold, are left out.
 
     Raises:
         SpectrumError: If they differ by a hundredth.
     """
-    cotangents, count = [], torch.zeros(graph.n_samples, dtype=torch.float64, device=tangent.device)
+    count = torch.zeros(graph.n_samples, 1, dtype=wide_dtype(tangent.device), device=tangent.device)
+    cotangents = []
     for product in products:
-        flat = product.flatten(1)
+        flat = product.flatten(1).to(count.dtype)
         norm = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-        cotangents.append(torch.where(norm > 0, flat / norm / norm, 1).reshape(product.shape))
-        count += (norm[:, 0] > 0).to(count)
+        wanted = torch.where(norm > 0, flat / norm / norm, 1)
+        given = wanted.to(product.dtype)
+        off, size = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (given - wanted, wanted))
+        held = torch.isfinite(norm) & (off <= 0.01 * size)
+        cotangents.append(torch.where(held, given, 0).reshape(product.shape))
+        count += held & (norm > 0)
     (pulled,) = pullback(graph.points, cotangents, [graph.inputs])
-    found = (pulled.double() * tangent).flatten(1).sum(1)
+    found, count = (pulled.to(count.dtype) * tangent).flatten(1).sum(1), count[:, 0]
     if bool((torch.isfinite(found) & ((found - count).abs() > 0.01 * count.clamp_min(1))).any()):
         raise SpectrumError(
             "this network cannot be differentiated twice, as J v needs: products with J and with its transpose "
@@ -191,7 +212,8 @@ def differentiable(
     if mode not in ("eval", "train"):
         raise ConfigError(f"mode={mode!r} is neither 'eval' (running statistics) nor 'train' (those of each batch)")
     context = differentiating(model, device=device, seed=seed) if mode == "train" else evaluating(model, device=device)
-    with context as network, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention: one derivative
+    with context as network, torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        # fused attention has one derivative
         if not in_float64:
             yield network
             return
@@ -285,6 +307,7 @@ def _graph(
     given = given.reshape(count, -1)
     if not given.requires_grad:  # nothing leads from the input there: a derivative of zero
         given = given + leaf.reshape(count, -1).sum(1, keepdim=True) * 0
+    given = given * torch.where(given.detach().isnan(), torch.nan, 1.0).to(given.dtype)  # no output, no derivative
     return Graph(Point.of(leaf), Point.of(given), points, count)
 
 
@@ -300,15 +323,18 @@ def _first(value: Any, count: int, total: int) -> Any:
 
 
 def _with_leaf(batch: Any) -> tuple[Any, Tensor]:
-    """The input with its first floating-point tensor as a leaf of the graph, and that leaf."""
+    """The input with its first floating-point tensor a copy of a leaf of the graph, and that leaf.
+
+    A leaf itself could not be changed in place, as by a first layer of ``ReLU(inplace=True)``.
+    """
     if isinstance(batch, Tensor) and torch.is_floating_point(batch):
         leaf = batch.detach().clone().requires_grad_()
-        return leaf, leaf
+        return leaf.clone(), leaf
     if isinstance(batch, Mapping):
         for key, value in batch.items():
             if isinstance(value, Tensor) and torch.is_floating_point(value):
                 leaf = value.detach().clone().requires_grad_()
-                return {**batch, key: leaf}, leaf
+                return {**batch, key: leaf.clone()}, leaf
     what = f"a tensor of {batch.dtype}" if isinstance(batch, Tensor) else f"{type(batch).__name__}"
     raise ShapeError(f"the input is {what}: there is a Jacobian by a floating-point tensor only")
 

@@ -30,6 +30,7 @@ from deepprobe.probes.jacobians.graph import (
     Graph,
     Mode,
     Output,
+    Place,
     Point,
     Pushforward,
     check_adjoint,
@@ -133,7 +134,7 @@ def layer_jacobians(
                     "the input reaches"
                 )
             for point in (graph.inputs, *graph.points):
-                gathered.setdefault(point.key, _Gathered(point)).n_samples += graph.n_samples
+                gathered.setdefault(point.key, _Gathered(point.place)).n_samples += graph.n_samples
             _norms(graph, gathered, probes, generator, bar)
             if steps:
                 _segments(graph, gathered, steps, generator, bar)
@@ -145,13 +146,13 @@ def layer_jacobians(
 class _Gathered:
     """What was found of one point, a number a sample."""
 
-    point: Point
+    place: Place
     n_samples: int = 0
     numbers: dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]] = field(default_factory=lambda: defaultdict(list))
 
     def row(self, network: str) -> dict[str, Any]:
         """One row of the table."""
-        row = self.point.columns(network, n_samples=self.n_samples)
+        row = self.place.columns(network, n_samples=self.n_samples)
         found = {name: np.concatenate(parts) for name, parts in self.numbers.items()}
         lost = np.zeros(self.n_samples, dtype=bool)
         for name in MEASURES:

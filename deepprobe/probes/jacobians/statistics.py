@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from deepprobe.errors import ShapeError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -59,5 +61,10 @@ class BatchStatistics(TorchFunctionMode):
         """Those kept for this call, else the batch's own."""
         if self._kept is not None:
             return self._kept[len(self.found)]
+        if x.numel() == x.shape[1]:
+            raise ShapeError(
+                f"batch normalisation by the batch's own statistics (mode='train') of a tensor of shape "
+                f"{tuple(x.shape)} has one value a channel: pass larger batches, or mode='eval'"
+            )
         variance, mean = torch.var_mean(x.detach(), [0, *range(2, x.ndim)], correction=0)
         return mean, variance

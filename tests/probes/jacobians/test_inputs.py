@@ -178,3 +178,38 @@ def test_what_has_no_jacobian_is_refused():
 
     with pytest.raises(ShapeError, match=r"^the output of one sample depends on the others"):
         input_jacobian(Mixing(), x)
+
+
+def test_a_network_that_changes_its_input_in_place():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3))
+    x = torch.randn(5, 4)
+    kept = x.clone()
+    for batch in (x, {"input": x}):
+        found = input_jacobian(model, [batch])
+        weights = (model[1].weight.detach() * (x[:, None] > 0)).numpy()
+        expected = [np.linalg.svd(w.astype("float64"), compute_uv=False)[0] for w in weights]
+        np.testing.assert_allclose(found["sigma_max"], expected, rtol=1e-6)
+    assert torch.equal(x, kept)
+
+
+def test_an_output_that_is_nan_has_no_derivative():
+    x = torch.randn(3, 4)
+    x[1, 2] = torch.nan
+    found = input_jacobian(nn.Linear(4, 2), x)
+    assert found["status"].tolist() == ["finite", "nonfinite", "finite"]
+
+
+def test_one_value_a_channel_has_no_batch_statistics():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    with pytest.raises(ShapeError, match="one value a channel"):
+        input_jacobian(model, torch.randn(1, 4), mode="train")
+    assert len(input_jacobian(model, torch.randn(8, 4), mode="train", n_samples=1)) == 1
+    assert len(input_jacobian(model, torch.randn(1, 4))) == 1
+
+
+def test_inside_inference_mode():
+    model, x = nn.Linear(4, 2), torch.randn(3, 4)
+    with torch.inference_mode():
+        inside = input_jacobian(model, x)
+    assert inside.equals(input_jacobian(model, x))

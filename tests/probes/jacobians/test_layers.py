@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from deepprobe.errors import ConfigError, ShapeError, SpectrumError, UnknownName
 from deepprobe.models import create_model
 from deepprobe.probes.jacobians import jacobian_growth, layer_jacobians
 from deepprobe.probes.jacobians.graph import Pushforward, differentiable, graphs
+from deepprobe.probes.shattering import gradient_correlation
 
 
 def chain(*, inplace: bool = False) -> nn.Sequential:
@@ -205,3 +208,44 @@ def test_what_cannot_be_differentiated_is_refused():
 
     with pytest.raises(SpectrumError, match="cannot be differentiated twice"):
         layer_jacobians(Doubled(), images(2, 3))
+
+
+@pytest.mark.parametrize(("gain", "dtype"), [(1e11, torch.float32), (1e-13, torch.float32), (1e4, torch.float16)])
+def test_products_whose_squares_leave_the_range_of_the_dtype(gain, dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 2000, bias=False), nn.ReLU(), nn.Linear(2000, 10, bias=False))
+    with torch.no_grad():
+        model[0].weight.mul_(gain)
+        model[2].weight.mul_(gain if dtype == torch.float32 else 1 / gain)
+    found = layer_jacobians(model.to(dtype), torch.randn(4, 64).to(dtype), steps=0)
+    exact = layer_jacobians(model.double(), torch.randn(4, 64).double(), steps=0)
+    assert found["n_lost"].tolist() == [0, 0, 0]
+    np.testing.assert_allclose(found["jacobian_from_input"][1], exact["jacobian_from_input"][1], rtol=0.2)
+
+
+def test_graphs_of_batches_are_freed_at_once():
+    held, alive = [], []
+
+    class Token:
+        """Lives as long as the graph that it is put into."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 2)
+
+        def forward(self, x):
+            alive.append(sum(reference() is not None for reference in held))
+            hidden = torch.tanh(self.first(x))
+            hidden.grad_fn.metadata["token"] = token = Token()
+            held.append(weakref.ref(token))
+            return self.second(hidden)
+
+    gc.disable()  # that reference counts alone free them
+    try:
+        for probe in (layer_jacobians, gradient_correlation):
+            held.clear(), alive.clear()
+            probe(Model(), [torch.randn(4, 3) for _ in range(4)], n_samples=16)
+            assert max(alive) <= 1
+    finally:
+        gc.enable()

@@ -33,7 +33,7 @@ HELP = f"""usage: deepprobe VERB [OPTIONS]
 Why does this very deep network train, or fail to? Per-layer condition numbers and spectra.
 
 verbs:
-{chr(10).join(f"  {verb:<8} {what}" for verb, what in VERBS.items())}
+{chr(10).join(f"  {verb:<10} {what}" for verb, what in VERBS.items())}
 
 examples:
   deepprobe models 'resnet*'
@@ -42,6 +42,7 @@ examples:
   deepprobe attribute runs/resnet56-seed0 --out units.csv
   deepprobe train plainnet56 resnet56 --data digits --epochs 8 --probe-every 1ep --out runs
   deepprobe train --resume runs
+  deepprobe autopsy plainnet56 --data digits --lr 0.5
   deepprobe report runs --html report.html
   deepprobe lottery lenet300_100 --data digits --rounds 5 --controls reinit --out tickets
 

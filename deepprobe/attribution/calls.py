@@ -15,10 +15,10 @@ from deepprobe.attribution.methods import COMPLETE_METHODS, PATH_METHODS, Explai
 from deepprobe.attribution.moments import UnitMoments
 from deepprobe.attribution.network import explained_layers, explaining
 from deepprobe.attribution.samples import Samples, Scores, Target, samples_of
-from deepprobe.attribution.weights import weight_magnitudes
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.attach import attached
 from deepprobe.hooks.passes import as_batches, device_of, moved, n_samples
+from deepprobe.hooks.unit_weights import unit_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -204,9 +204,9 @@ def _table(
         if method in COMPLETE_METHODS:
             gap, difference = found.delta.mean()
             columns |= {f"{column}_convergence_delta": gap, "output_difference": difference}
-    magnitudes = weight_magnitudes(layer.module)
+    weights = unit_weights(layer.module, "output")
     columns["activation_variance"] = activations[name].variance()
-    columns["weight_magnitude"] = np.nan if magnitudes is None else magnitudes
+    columns["weight_magnitude"] = np.nan if weights is None else torch.linalg.vector_norm(weights, dim=1).numpy()
     return pd.DataFrame(columns)
 
 

@@ -8,24 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.attach import attached
 from deepprobe.hooks.passes import as_batches, device_of, evaluating, moved, n_samples, run
 from deepprobe.hooks.select import select_layers
+from deepprobe.hooks.unit_weights import unit_weights
 from deepprobe.linalg.matricize import blocks, check_view
 from deepprobe.linalg.transfer import fetched
 from deepprobe.measures.tuning import SATURATED_SHARE, class_selectivity, class_variance_share, lifetime_sparseness
 from deepprobe.measures.unit_moments import UnitMoments, UnitNumbers
 from deepprobe.measures.units import RARE
 from deepprobe.probes.saturation import LastBounded, flat_part, last_bounded
-from deepprobe.probes.unit_weights import unit_weights
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from deepprobe.hooks.select import LayerSelection
     from deepprobe.records.layer import LayerCall
 
@@ -77,7 +75,7 @@ def unit_profiles(
         - ``saturated_share``, of rows in the flat part of its non-linearity (``probes/saturation.py``); NaN where the
           tensor is not the output of a bounded one that is a module;
         - ``lifetime_sparseness``, ``class_selectivity``, ``preferred_class`` (the label), ``class_variance_share``
-          (``measures/tuning.py``);
+          (``measures/tuning.py``; the last is NaN where some batches have labels and others not);
         - ``duplicate_of``, the first unit before it that is the same in every row, NaN for none;
         - ``dead`` (zero in every row), ``constant`` (one value in every row, dead units included), ``rare`` (live, not
           zero in fewer than 50 rows), ``saturated`` (in the flat part in at least 95 % of rows), ``duplicate``,
@@ -152,6 +150,7 @@ class _Cells:
         self.classes: Tensor | None = None
         self._chosen, self._tap, self._view, self._bounded = chosen, tap, view, bounded
         self._found: dict[str, tuple[LayerCall, UnitMoments, str]] = {}
+        self._of_positions: set[str] = set()
 
     def take(self, call: LayerCall, tensor: Tensor) -> None:
         """Take what one hook saw."""
@@ -160,6 +159,8 @@ class _Cells:
             flat = flat_part(self._chosen.get(call.layer)) if self._tap == "output" else None
             moments = UnitMoments(rows.shape[1], flat=flat or self._bounded.flat_part_of(tensor))
             self._found[call.key] = (call, moments, str(tensor.dtype).removeprefix("torch."))
+            if not _own_units(self._chosen.get(call.layer), self._view, tensor.ndim):
+                self._of_positions.add(call.key)
         moments = self._found[call.key][1]
         if rows.shape[1] != moments.n_features:
             raise ShapeError(
@@ -180,7 +181,7 @@ class _Cells:
         copies = fetched([moments.tensors() for _, moments, _ in seen])
         parts = [
             _rows(call, moments.numbers(copy), dtype, self._view, labels).assign(
-                **_weights(chosen.get(call.layer), call, moments)
+                **_weights(None if call.key in self._of_positions else chosen.get(call.layer), call, moments)
             )
             for (call, moments, dtype), copy in zip(seen, copies, strict=True)
         ]
@@ -206,13 +207,24 @@ def _rows(call: LayerCall, found: UnitNumbers, dtype: str, view: str, labels: La
             "lifetime_sparseness": lifetime_sparseness(found.mean, found.variance, found.rows, found.least),
             "class_selectivity": selectivity,
             "preferred_class": names[np.where(np.isnan(preferred), -1, preferred).astype(int)],
-            "class_variance_share": class_variance_share(found.class_means, found.class_rows, found.variance),
+            "class_variance_share": np.where(
+                found.class_rows.sum(0) == found.rows,
+                class_variance_share(found.class_means, found.class_rows, found.variance),
+                np.nan,
+            ),
             "duplicate_of": np.where(duplicate, found.duplicate_of, np.nan),
             "dead": met & (found.fired == 0), "constant": met & (found.least == found.greatest),
             "rare": (found.fired > 0) & (found.fired < RARE), "saturated": saturated >= SATURATED_SHARE,
             "duplicate": duplicate, "nonfinite": found.samples < found.n_samples,
         }  # fmt: skip
     return pd.DataFrame(columns)
+
+
+def _own_units(module: nn.Module | None, view: str, axes: int) -> bool:
+    """Whether the view's units are a layer's own features or channels, not the positions of its tensor."""
+    if isinstance(module, nn.Linear):
+        return axes == 2 or view == "tokens"
+    return isinstance(module, nn.modules.conv._ConvNd) and axes == 2 + len(module.kernel_size) and view != "tokens"
 
 
 def _weights(module: nn.Module | None, call: LayerCall, moments: UnitMoments) -> dict[str, Any]:

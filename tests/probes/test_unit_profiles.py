@@ -203,3 +203,22 @@ def test_the_table_is_tidy():
     pd.testing.assert_series_equal(back["activation_mean"], table["activation_mean"], check_names=False)
     np.testing.assert_allclose(back["activation_mean_se"], table["activation_mean_se"], rtol=1e-6)
     assert back["dead"].tolist() == table["dead"].astype(float).tolist()
+
+
+def test_positions_have_no_weights_though_they_be_as_many_as_features():
+    model, square = nn.Sequential(nn.Linear(4, 4)), torch.randn(5, 4, 4)
+    assert unit_profiles(model, square)["unit_weight_norm"].isna().all()
+    tokens = unit_profiles(model, square, view="tokens")["unit_weight_norm"]
+    assert tokens.to_numpy() == pytest.approx(model[0].weight.detach().norm(dim=0).numpy())
+    maps = nn.Sequential(nn.Conv2d(3, 2, 1))
+    assert unit_profiles(maps, torch.randn(5, 3, 3, 3), view="tokens")["unit_weight_norm"].isna().all()
+
+
+def test_batches_of_which_some_have_no_labels():
+    model = nn.Sequential(nn.Linear(1, 1))
+    labelled = torch.tensor([[1.0], [3.0], [10.0], [12.0]]), torch.tensor([0, 0, 1, 1])
+    whole = unit_profiles(model, [labelled])
+    assert whole["class_variance_share"].item() == pytest.approx(81 / 85)
+    some = unit_profiles(model, [labelled, torch.zeros(100, 1)])
+    assert some["class_variance_share"].isna().all()
+    assert some["class_selectivity"].item() == pytest.approx(whole["class_selectivity"].item())

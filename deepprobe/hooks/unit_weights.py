@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 def unit_weights(module: nn.Module | None, tap: str) -> Tensor | None:
     """Weights of each unit of a linear layer or convolution.
 
+    Units are channels of maps and features of vectors or tokens; biases are left out.
+
     Args:
         module: The layer.
         tap: ``output``: the weights that make a unit, one filter a row; ``input``: those that read it.

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from deepprobe.attribution.layers import ranking_columns
 from deepprobe.attribution.methods import ablated
 from deepprobe.attribution.moments import UnitMoments
-from deepprobe.attribution.network import explained_layers, explaining
+from deepprobe.attribution.network import check_kept, explained_layers, explaining
 from deepprobe.attribution.samples import Scores, labels_of
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.attach import attached
@@ -187,6 +187,7 @@ def unit_damage(
     with explaining(model, device=device, seed=seed) as network:
         held = _held(batches, device_of(network))
         explained = explained_layers(network, held[0][0], n=len(held[0][1]), layers=layers, tap=tap)
+        check_kept(explained)
         bar = tqdm(total=len(held) * len(explained), desc="ablating", unit="layer", delay=2, leave=False,
                    disable=None if progress else True)  # fmt: skip
         with bar:
@@ -269,6 +270,9 @@ def _removal(
 ) -> _Removal:
     """The layers of a table in a network, and what their units give once taken."""
     batch, labels = held[0]
+    missing = sorted(set(chosen) - {name for name, _ in network.named_modules()})
+    if missing:
+        raise ConfigError(f"the table has units of layer {missing[0]!r}; this network has no such module")
     found = explained_layers(network, batch, n=len(labels), layers=lambda name, _: name in chosen, tap=tap)
     layers = {layer.call.layer: layer for layer in found}
     for name, part in chosen.items():

@@ -11,9 +11,16 @@ import torch
 from tqdm.auto import tqdm
 
 from deepprobe.attribution.baselines import Baseline, FromInputs, baseline_of
-from deepprobe.attribution.methods import COMPLETE_METHODS, PATH_METHODS, Explainer, chosen_methods, column_of
+from deepprobe.attribution.methods import (
+    COMPLETE_METHODS,
+    PATH_METHODS,
+    REPLACING_METHODS,
+    Explainer,
+    chosen_methods,
+    column_of,
+)
 from deepprobe.attribution.moments import UnitMoments
-from deepprobe.attribution.network import explained_layers, explaining
+from deepprobe.attribution.network import check_kept, explained_layers, explaining
 from deepprobe.attribution.samples import Samples, Scores, Target, samples_of
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.attach import attached
@@ -110,6 +117,8 @@ def attributions(
                 given = moved(batch, device_of(network))
                 if not explained:
                     explained = explained_layers(network, given, n=n_samples(given), layers=layers, tap=tap)
+                    if set(methods) & set(REPLACING_METHODS):
+                        check_kept(explained)
                 scores = Scores(network, given)
                 samples = _looked_at(network, given, scores, explained, target=target, into=activations)
                 explainer = Explainer(network, scores, explained, n_steps, rows)

@@ -50,6 +50,9 @@ METHODS = (
 PATH_METHODS = ("conductance", "integrated-gradients", "internal-influence")
 """Those with a path from a baseline, and with it steps."""
 
+REPLACING_METHODS = ("integrated-gradients", "feature-ablation")
+"""Those that put tensors in the place of a layer's output."""
+
 COMPLETE_METHODS = ("conductance", "integrated-gradients")
 """Those whose attributions, at a layer through which all paths lead, sum to the difference of the scores."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,10 +16,13 @@ from deepprobe.hooks.passes import evaluating, run
 from deepprobe.hooks.select import select_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from deepprobe.hooks.select import LayerSelection
     from deepprobe.records.layer import LayerCall
+
+MAPS = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d)
+"""Modules that make three axes mean samples, channels and positions."""
 
 TAPS = ("output", "block")
 """Where units are: a layer's output, or a block's after the addition."""
@@ -61,6 +64,7 @@ class Layer:
         axis: Axis of the layer's output on which its units stand; axis 0 is that of the samples.
         shape: Shape of what it gives for one sample.
         dtype: Of what it gives.
+        overwritten: Whether the network writes into that afterwards, as ``out += x`` or ``F.relu_`` do.
     """
 
     call: LayerCall
@@ -68,6 +72,7 @@ class Layer:
     axis: int
     shape: tuple[int, ...]
     dtype: torch.dtype
+    overwritten: bool = False
 
     @property
     def n_units(self) -> int:
@@ -107,6 +112,8 @@ def explained_layers(model: nn.Module, batch: Any, *, n: int, layers: LayerSelec
     chosen = select_layers(model, layers, tap=tap)
     found: dict[str, Layer] = {}
     calls: Counter[str] = Counter()
+    given: dict[str, tuple[Tensor, int]] = {}
+    maps = any(isinstance(module, MAPS) for module in model.modules())
 
     def look(call: LayerCall, tensor: Tensor) -> None:
         calls[call.layer] += 1
@@ -115,7 +122,9 @@ def explained_layers(model: nn.Module, batch: Any, *, n: int, layers: LayerSelec
         if tensor.ndim < 1 or len(tensor) != n:
             raise _unfit(call.layer, f"gives shape {tuple(tensor.shape)} for {n} samples: its first axis is another")
         module = chosen[call.layer]
-        found[call.layer] = Layer(call, module, _unit_axis(module, tensor), tuple(tensor.shape[1:]), tensor.dtype)
+        axis = _unit_axis(module, tensor, maps=maps)
+        found[call.layer] = Layer(call, module, axis, tuple(tensor.shape[1:]), tensor.dtype)
+        given[call.layer] = tensor, tensor._version
 
     with attached(model, chosen, tap=tap, on_tensor=look):
         run(model, batch)
@@ -124,7 +133,19 @@ def explained_layers(model: nn.Module, batch: Any, *, n: int, layers: LayerSelec
             raise _unfit(name, f"is called {count} times in a forward pass, of which captum sees the last alone")
     if not found:
         raise ShapeError(f"the forward pass gives no floating-point tensor at any of the {len(chosen)} chosen layers")
-    return list(found.values())
+    written = {name for name, (tensor, version) in given.items() if tensor._version != version}
+    return [replace(layer, overwritten=name in written) for name, layer in found.items()]
+
+
+def check_kept(layers: Iterable[Layer]) -> None:
+    """ConfigError if a layer's output is overwritten: captum's path and ablation begin from what it was before."""
+    for layer in layers:
+        if layer.overwritten:
+            raise ConfigError(
+                f"the network writes into the output of layer {layer.call.layer!r} (as `out += x` or F.relu_ do), and "
+                "so captum's integrated gradients and feature ablation would go wrong there: leave it out with "
+                "layers=…, write `out = out + x`, or take another method"
+            )
 
 
 def _unfit(layer: str, why: str) -> ConfigError:
@@ -135,7 +156,13 @@ def _unfit(layer: str, why: str) -> ConfigError:
     )
 
 
-def _unit_axis(module: nn.Module, output: Tensor) -> int:
-    """Axis of the units: 1 for vectors, maps and what convolutions give; the last one for tokens."""
-    maps = isinstance(module, (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase)) or output.ndim != 3
-    return 1 if maps else 2
+def _unit_axis(module: nn.Module, output: Tensor, *, maps: bool) -> int:
+    """Axis of the units: 1 for vectors and maps, the last one for tokens.
+
+    Of three axes, a module with convolutions gives maps; one without weights what the network has, maps if any.
+    """
+    if output.ndim != 3:
+        return 1
+    own = any(isinstance(part, MAPS) for part in module.modules()) or isinstance(module, nn.GroupNorm)
+    bare = next(module.parameters(), None) is None
+    return 1 if own or (maps and bare) else 2

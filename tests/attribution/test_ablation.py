@@ -133,6 +133,8 @@ def test_what_is_wrong_is_said(model: nn.Module, batch: tuple[Tensor, Tensor], u
             ablation_curves(model, batch, units, **options)
     with pytest.raises(ConfigError, match="has 4 units of layer '2'; in this network there are 5"):
         ablation_curves(model, batch, units.iloc[:-1])
+    with pytest.raises(ConfigError, match="units of layer '2'; this network has no such module"):
+        ablation_curves(nn.Sequential(nn.Linear(6, 4)).double(), batch, units)
     with pytest.raises(ConfigError, match="has no number for some units of layer '0'"):
         ablation_curves(model, batch, units.assign(grad_cam=np.nan), rankings=["grad_cam"])
     with pytest.raises(ConfigError, match="hold no labels"):

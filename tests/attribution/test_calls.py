@@ -229,6 +229,46 @@ def test_dicts_of_tokens() -> None:
     assert attributions(model, [floats], "conductance", n_steps=2, layers="head")["conductance"].gt(0).all()
 
 
+class Overwrites(nn.Module):
+    """Writes into the output of ``norm``, by a statement rather than a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv1d(2, 4, 3, padding=1), nn.BatchNorm1d(4), nn.ReLU()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.conv(x)
+        out = self.norm(before)
+        out += before
+        return self.head(self.act(out).mean(2))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_output_that_the_network_overwrites(method: str) -> None:
+    torch.manual_seed(0)
+    model = Overwrites()
+    batch = torch.randn(5, 2, 11), torch.tensor([0, 1, 2, 0, 1])
+    if method in {"integrated-gradients", "feature-ablation"}:
+        with pytest.raises(ConfigError, match="writes into the output of layer 'norm'"):
+            attributions(model, batch, method, layers=["conv", "norm"])
+        assert len(attributions(model, batch, method, layers="conv", n_steps=2)) == 4
+        return
+    table = attributions(model, batch, method, layers="norm", n_steps=STEPS)
+    column = method.replace("-", "_")
+    copy = Overwrites().eval()
+    copy.load_state_dict(model.state_dict())
+    copy.forward = lambda x: copy.head(copy.act(copy.conv(x) + copy.norm(copy.conv(x))).mean(2))  # type: ignore
+    expected = by_hand(method, copy, "norm", batch).reshape(5, 4, -1).sum(2)
+    np.testing.assert_allclose(table[column], np.abs(expected).mean(0), rtol=1e-4)
+
+
+def test_units_of_one_dimensional_maps_are_channels() -> None:
+    table = attributions(Overwrites(), torch.randn(5, 2, 11), target=0, n_steps=2, layers=["conv", "norm", "act"])
+    assert table.groupby("layer", sort=False)["unit"].size().to_dict() == {"conv": 4, "norm": 4, "act": 4}
+    assert set(table["view"]) == {"channels"}
+
+
 def test_one_score_a_sample_needs_no_target() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(inplace=True), nn.Linear(2, 1), nn.Flatten(0))
     table = attributions(model, torch.randn(5, 3), METHODS, n_steps=2)

@@ -42,7 +42,8 @@ class Bins:
 class Histogram:
     """Counts values by their bits, on their device and without waiting for it.
 
-    Memory: 16 kB. Values of float64 are rounded to float32 first.
+    Memory: 16 kB. Values of float64 are rounded to float32 first; those beyond its range count in its outermost or
+    innermost bins, neither as infinite nor as zero.
     """
 
     def __init__(self) -> None:
@@ -54,7 +55,7 @@ class Histogram:
             self._counts = torch.zeros(N_BINS + 1, dtype=torch.int64, device=tensor.device)
         flat = tensor.detach().reshape(-1)
         for start in range(0, len(flat), _MOST_NUMBERS):
-            values = flat[start : start + _MOST_NUMBERS].float()
+            values = _rounded(flat[start : start + _MOST_NUMBERS])
             bins = ((values.view(torch.int32) >> _SHIFT) & (N_BINS - 1)).long()
             bins = torch.where(values == 0, N_BINS, bins)
             self._counts.scatter_add_(0, bins, torch.ones_like(bins))
@@ -71,6 +72,18 @@ class Histogram:
         held = np.concatenate([numbers[N_BINS - 5 :: -1][: N_BINS // 2 - 4], numbers[-1:], numbers[: N_BINS // 2 - 4]])
         some = held > 0
         return Bins(low[some], high[some], held[some]), int(numbers[:-1].sum() + numbers[-1] - held.sum())
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """Values as float32, finite where they were and zero only where they were."""
+    found = values.float()
+    if values.dtype != torch.float64:
+        return found
+    least, largest = (
+        torch.full_like(found, bound).copysign(found) for bound in (2.0**-149, torch.finfo(torch.float32).max)
+    )
+    found = torch.where(found.isinf() & values.isfinite(), largest, found)
+    return torch.where((found == 0) & (values != 0), least, found)
 
 
 def _edges() -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -59,3 +59,13 @@ def test_parts_add_up():
     whole, _ = counted(values)
     parts, _ = counted(*values.split(700))
     np.testing.assert_array_equal(whole.count, parts.count)
+
+
+def test_float64_beyond_the_range_of_float32_is_neither_infinite_nor_zero():
+    found, n_nonfinite = counted(
+        torch.tensor([1e300, -1e40, 1e-300, -1e-50, 0.0, -0.0, torch.inf], dtype=torch.float64)
+    )
+    assert n_nonfinite == 1
+    assert found.count.tolist() == [1, 1, 2, 1, 1]
+    assert (found.low[0], found.high[-1]) == (-(2.0**128), 2.0**128)
+    assert (found.high[1], found.low[3]) == (0.0, 0.0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
@@ -261,7 +261,7 @@ def graphs(
             continue
         batch = moved(_input_of(batch), device_of(network), torch.float64 if in_float64 else None)
         graph = _graph(network, batch, count, layers=layers, tap=tap, output=output)
-        _check_independent(graph)
+        graph = _independent(graph)
         found = True
         yield graph
         del graph
@@ -356,16 +356,28 @@ def _chosen(returned: Any, output: Output | None) -> Tensor:
     return tensors[0]
 
 
-def _check_independent(graph: Graph) -> None:
-    """That the output of the first sample depends on no other; one backward pass."""
-    if graph.n_samples < 2:
-        return
-    cotangent = graph.outputs.zeros()
-    cotangent[0] = torch.linspace(1, 2, graph.outputs.n_units, dtype=cotangent.dtype, device=cotangent.device)
-    (gradient,) = pullback([graph.outputs], [cotangent], [graph.inputs])
-    others = gradient[1:]
-    if bool((torch.isfinite(others) & (others != 0)).any()):
+def _independent(graph: Graph) -> Graph:
+    """The graph, in which the output of the first sample depends on no other; one backward pass.
+
+    Points whose first axis is another, such as a recurrent layer's last states, that is as long are left out.
+    """
+    if not _mixes(graph, [graph.outputs, *graph.points]):
+        return graph
+    if _mixes(graph, [graph.outputs]):
         raise ShapeError(
             "the output of one sample depends on the others, so that there is no Jacobian of each: the network mixes "
             "samples otherwise than by nn.BatchNorm; pass batches of one sample"
         )
+    return replace(graph, points=[point for point in graph.points if not _mixes(graph, [point])])
+
+
+def _mixes(graph: Graph, points: list[Point]) -> bool:
+    """Whether what points hold of the first sample depends on the inputs of others."""
+    if graph.n_samples < 2:
+        return False
+    cotangents = [point.zeros() for point in points]
+    for given in cotangents:
+        given[0] = torch.linspace(1, 2, given[0].numel(), dtype=given.dtype, device=given.device).view(given[0].shape)
+    (gradient,) = pullback(points, cotangents, [graph.inputs])
+    others = gradient[1:]
+    return bool((torch.isfinite(others) & (others != 0)).any())

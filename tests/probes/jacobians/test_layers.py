@@ -249,3 +249,20 @@ def test_graphs_of_batches_are_freed_at_once():
             assert max(alive) <= 1
     finally:
         gc.enable()
+
+
+def test_last_states_of_as_many_layers_as_samples_are_no_samples():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cells, self.head = nn.GRU(3, 4, batch_first=True, num_layers=2), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.cells(x)[0][:, -1])
+
+    torch.manual_seed(0)
+    model, x = Recurrent(), torch.randn(3, 5, 3)
+    two, three = (layer_jacobians(model, x[:n], steps=0, in_float64=True) for n in (2, 3))
+    assert two["layer"].tolist() == three["layer"].tolist() == ["", "cells[0]", "head"]
+    norms = [np.linalg.norm(j) for j in formed(model, x[:2])]
+    np.testing.assert_allclose(two["jacobian_to_output"][0], np.median(norms), rtol=1e-6)

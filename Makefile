@@ -28,7 +28,7 @@ test: $(VENV)/.deepprobe-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # The stamps make the second call install nothing: they are older than pyproject.toml only when it has changed.
 $(VENV)/.deepprobe-core: pyproject.toml constraints.txt | $(VENV)/bin/python

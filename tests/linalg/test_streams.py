@@ -297,7 +297,9 @@ def test_a_sketch_says_so_and_keeps_its_promise() -> None:
     assert found.condition_number_low <= exact[0] / exact[-1] <= found.condition_number_high
 
 
-@pytest.mark.parametrize("n", [360, 700, 1024])
+@pytest.mark.parametrize(
+    "n", [360, pytest.param(700, marks=pytest.mark.slow), pytest.param(1024, marks=pytest.mark.slow)]
+)
 def test_a_sketch_keeps_its_promise_where_every_row_is_a_unit_of_its_own(n: int) -> None:
     """The worst case: nothing is spread, so that two units in one sum are two rows in one."""
     rows = np.zeros((n, 24_000), dtype=np.float32)

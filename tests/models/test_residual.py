@@ -91,7 +91,12 @@ def test_every_legal_depth_up_to_1202_is_known_and_others_are_refused(family, ru
                 find(family).parse({"depth": depth})
 
 
-@pytest.mark.parametrize("name", [n for n in list_models("*net*") if describe_model(n).input_size == 32])
+SMALL = [n for n in list_models("*net*") if describe_model(n).input_size == 32]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if describe_model(n).depth > 1000 else []) for n in SMALL]
+)
 def test_listed_names_say_the_depth(blueprint, run_depth, name):
     depth = int("".join(c for c in name.split("_")[0] if c.isdigit()))
     assert run_depth(blueprint(name), (1, 3, 8, 8))[0] == depth == describe_model(name).depth

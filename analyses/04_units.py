@@ -3,9 +3,9 @@
 #
 # Turns trained networks into the numbers of `docs/results/units.md`, three seeds each: dead units, how few units hold
 # the attribution, which ranking of units predicts damage, whether a ticket keeps what mattered, Jacobians, similarity,
-# and what `deepprobe diagnose` says. The networks come from the recipe `analyses/recipes/mnist-units-cpu.toml`:
+# and what `deepprobe diagnose` says. The networks come from the recipe `analyses/recipes/mnist-units-lottery-cpu.toml`:
 #
-#     deepprobe lottery --config analyses/recipes/mnist-units-cpu.toml
+#     deepprobe lottery --config analyses/recipes/mnist-units-lottery-cpu.toml
 #     deepprobe train plainnet164 …                                    # the recipe's head says how
 #     python analyses/04_units.py --tickets runs/mnist-units --plain runs/mnist-units-plain
 #

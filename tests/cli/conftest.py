@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from deepprobe.cli import lottery_tasks, train
+from deepprobe.cli import autopsy, lottery_tasks, train
 
 
 @pytest.fixture(autouse=True, scope="package")
 def _keep_denormals() -> Iterator[None]:
     """Training from the command line flushes denormals for its whole process, which here is that of other tests too."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (train, lottery_tasks):
+        for module in (autopsy, lottery_tasks, train):
             patch.setattr(module, "flush_denormals", lambda: None)
         yield
 

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from deepprobe.errors import ConfigError, UnknownNameError, nearest
 
@@ -33,8 +34,22 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def is_weighted(module: nn.Module) -> bool:
-    """Whether a module itself holds a weight matrix or kernel: a parameter of two or more axes."""
-    return any(p.ndim >= 2 for p in module.parameters(recurse=False))
+    """Whether a module itself holds a weight matrix or kernel: a parameter of two or more axes, or what makes one.
+
+    Weights under ``torch.nn.utils.parametrizations`` (weight or spectral normalisation) are the layer's own.
+    """
+    if isinstance(module, ParametrizationList):
+        return False
+    own = list(module.parameters(recurse=False))
+    if is_parametrized(module):
+        for made in module.parametrizations.children():  # type: ignore[union-attr]
+            own += made.parameters(recurse=False)
+    return any(p.ndim >= 2 for p in own)
+
+
+def _is_inside_a_layer(name: str) -> bool:
+    """Whether a dotted name is of what makes the weights of a layer, and not of a layer."""
+    return "parametrizations" in name.split(".")
 
 
 def on_shortcut(name: str) -> bool:
@@ -61,7 +76,7 @@ def select_layers(model: nn.Module, layers: LayerSelection = None, *, tap: str =
     """
     if tap not in TAPS:
         raise ConfigError(f"tap={tap!r} is not a tap: {nearest(tap, TAPS)}")
-    named = {name: module for name, module in unwrapped(model).named_modules() if name}
+    named = {name: m for name, m in unwrapped(model).named_modules() if name and not _is_inside_a_layer(name)}
     if not named:
         named = {"": unwrapped(model)}
     if layers is None:
@@ -108,7 +123,8 @@ def _blocks(model: nn.Module, named: dict[str, nn.Module]) -> dict[str, nn.Modul
     for name, module in named.items():
         parent = model.get_submodule(name.rpartition(".")[0])
         element = isinstance(parent, _CONTAINERS)
-        composite = not isinstance(module, _CONTAINERS) and any(module.children())
+        parts = [child for child, _ in module.named_children() if not _is_inside_a_layer(child)]
+        composite = not isinstance(module, _CONTAINERS) and bool(parts)
         inside = any(name.startswith(block + ".") for block in found)
         if element and composite and not inside and any(is_weighted(m) for m in module.modules()):
             found[name] = module

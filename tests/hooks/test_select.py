@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import toys
 from torch import Tensor, nn
 
 from deepprobe.errors import ConfigError, UnknownNameError
 from deepprobe.hooks.select import rank_limit, select_layers
+from deepprobe.probes import condition_numbers, unit_profiles
 
 
 def test_by_glob_type_predicate_and_default() -> None:
@@ -70,3 +72,14 @@ def test_a_forward_of_its_own_may_not_be_linear() -> None:
             return super().forward(x).relu()
 
     assert rank_limit(Rectified(2, 8), "output", "channels", axes=2) == (None, False)
+
+
+def test_layers_whose_weights_are_made_count_once() -> None:
+    weight_norm, spectral_norm = nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm
+    model = nn.Sequential(weight_norm(nn.Linear(4, 5)), nn.ReLU(), spectral_norm(nn.Linear(5, 3)))
+    assert list(select_layers(model)) == ["0", "2"]
+    with pytest.raises(UnknownNameError, match="no blocks"):
+        select_layers(model, tap="block")
+    table = condition_numbers(model, torch.randn(32, 4), progress=False)
+    assert table[["layer", "depth", "n_features"]].values.tolist() == [["0", 1, 5], ["2", 2, 3]]
+    assert len(unit_profiles(model, torch.randn(32, 4), progress=False)) == 4 + 5

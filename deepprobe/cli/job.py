@@ -209,6 +209,8 @@ def _probes(job: Job, data: Data) -> list[Callback]:
         "weights": lambda: our.WeightCallback(when),
         "updates": lambda: our.UpdateCallback(when),
         "in-flight": lambda: our.InFlightCallback(when, layers=layers, rows=options.rows),
+        "units": lambda: our.UnitCallback(when, batches=[(images, labels)], layers=layers),
+        "jacobians": lambda: our.JacobianCallback(when, batches=[(images, labels)]),
     }  # fmt: skip
     return [make[name]() for name in dict.fromkeys(options.measure)]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Tracked = Literal["tensorboard", "mlflow", "wandb"]
-Measured = Literal["spectra", "gradients", "weights", "updates", "in-flight"]
+Measured = Literal["spectra", "gradients", "weights", "updates", "in-flight", "units", "jacobians"]
 View = Literal["samples", "channels", "pooled", "hosvd1", "hosvd2", "hosvd3", "tokens"]
 Tap = Literal["input", "output", "block"]
 
@@ -64,7 +64,7 @@ class TrainOptions(TrainingOptions):
     """When to probe: 1ep, 100it, 'at 0,1,2,5,10ep', 'log 1it..10ep'; never by default."""
     measure: Annotated[tuple[Measured, ...], Field(min_length=1)] = ("spectra", "weights", "updates")
     """What a probe takes: representations of the probed images, their gradients, the weights, what the update just then
-    did to them, and representations of the batch in training (in-flight)."""
+    did to them, representations of the batch in training (in-flight), the state of every unit, and Jacobians."""
     probe_samples: Annotated[int, Field(ge=1, le=100_000)] = 128
     """Test images that are probed, the first ones."""
     probe_seeds: tuple[int, ...] | None = None

@@ -70,6 +70,17 @@ def test_train_measures_what_is_asked_for(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard" / "resnet8-seed0").glob("events.*"))
 
 
+def test_units_and_jacobians_stand_in_the_run_and_in_its_report(tmp_path: Path) -> None:
+    words = ["train", "resnet8", "--limit", "64", "--epochs", "1", "--probe-samples", "16", "--out", str(tmp_path)]
+    assert main([*words, "--probe-every", "at 1it", "--measure", "units", "jacobians", "--quiet"]) == 0
+    run = dp.open_run(tmp_path / "resnet8-seed0")
+    units = run.units()
+    assert set(units["tap"]) == {"input"}
+    assert len(units) == units.drop_duplicates("layer")["n_features"].sum()
+    assert run.layers()["jacobian_norm"].notna().sum() == 1  # that of the whole network, in the row of the input
+    assert dp.write_report(run, tmp_path / "report.html").stat().st_size > 10_000
+
+
 def test_torchrun_trains_in_two_processes_and_one_speaks(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = [*TRAIN[:2], "--limit", "128", "--epochs", "1", "--seeds", "0", "1", "--out", str(tmp_path)]

@@ -143,7 +143,8 @@ class Outputs:
         accuracy: As it trains, on that batch; NaN without labels.
         n_predicted: Classes that are predicted for some sample of that batch.
         rms: Root mean square of the scores.
-        spread: Share of ‖scores‖_F that differs between samples, each sample's mean score taken off.
+        spread: Share of ‖scores‖_F that differs between samples, each sample's mean score taken off; NaN of one sample
+            or one score, whose size is a matter of its unit.
         share_nonfinite: Of the scores.
         eval_accuracy: In evaluation mode, over all samples.
         eval_n_predicted: Classes predicted there.
@@ -175,7 +176,6 @@ class Outputs:
             return None
         values = scores.cpu().double()
         centred = values - values.mean(1, keepdim=True)
-        total = torch.linalg.vector_norm(centred)
         found, eval_found = values.argmax(1), torch.cat(known).argmax(1)
         targets = [y for y in eval_labels if y is not None]
         eval_targets = torch.cat([y.cpu() for y in targets]) if targets else None
@@ -186,11 +186,19 @@ class Outputs:
             accuracy=_accuracy(found, labels),
             n_predicted=len(np.unique(found.numpy())),
             rms=float(torch.linalg.vector_norm(values) / values.numel() ** 0.5),
-            spread=float(torch.linalg.vector_norm(centred - centred.mean(0)) / total) if total > 0 else 0.0,
+            spread=_spread(centred),
             share_nonfinite=float(1 - torch.isfinite(values).double().mean()),
             eval_accuracy=_accuracy(eval_found, eval_targets),
             eval_n_predicted=len(np.unique(eval_found.numpy())),
         )
+
+
+def _spread(centred: Tensor) -> float:
+    """Share of the norm of a matrix (n, classes) that differs between its rows."""
+    if min(centred.shape) < 2:
+        return float("nan")
+    total = torch.linalg.vector_norm(centred)
+    return float(torch.linalg.vector_norm(centred - centred.mean(0)) / total) if total > 0 else 0.0
 
 
 def _accuracy(found: Tensor, labels: Tensor | None) -> float:

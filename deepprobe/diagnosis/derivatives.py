@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from deepprobe.diagnosis.batch_facts import first_samples
 from deepprobe.diagnosis.roles import BLOCK, NORM, WEIGHTED
+from deepprobe.diagnosis.training_pass import scores_in
 from deepprobe.errors import ShapeError, SpectrumError
 from deepprobe.hooks.passes import device_of, run
 from deepprobe.probes.jacobians import input_jacobian, jacobian_summary
@@ -85,7 +86,10 @@ def shattering(network: nn.Module, batch: Any, scores: Tensor | None) -> tuple[f
     t = torch.linspace(0, 1 - STEP, lines, device=given.device, dtype=given.dtype).view(-1, *[1] * (given.ndim - 1))
     way = given[lines : 2 * lines] - given[:lines]
     points = torch.cat([given[:lines] + t * way, given[:lines] + (t + STEP) * way]).detach().requires_grad_()
-    gradients = torch.autograd.grad(run(network, points)[:, 0].sum(), points)[0]
+    found = scores_in(run(network, points))
+    if found is None or not found.requires_grad:
+        return float("nan"), float("nan")
+    (gradients,) = torch.autograd.grad(found[:, 0].sum(), points, materialize_grads=True)  # NaN below where all zero
     here, there = gradients.to(wide).flatten(1).chunk(2)
     cosine = float(torch.nn.functional.cosine_similarity(here, there, eps=0.0).nanmean())
     return cosine, (here.shape[1] * lines) ** -0.5

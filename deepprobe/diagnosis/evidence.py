@@ -88,10 +88,26 @@ class Evidence:
         The first of these roles that has three rows at least, else the last.
         """
         for role in (BLOCK, ACTIVATION, WEIGHTED):
-            rows = self.layers[self.layers["role"] == role]
+            rows = self.layers[(self.layers["role"] == role) & ~self.layers["layer"].isin(self.zero_starts)]
             if len(rows) >= 3:
                 break
         return rows.reset_index(drop=True)
+
+    @property
+    def zero_starts(self) -> tuple[str, ...]:
+        """What is zero throughout and will not stay so: kernels with a gradient, scales of normalisations and branches.
+
+        Last layers of branches, or of the network, are begun like that on purpose (Goyal et al. 2017, Zhang et al.
+        2019): nothing flows back through them before the first step, and everything from the second on.
+        """
+        kernels = self.kernels
+        shut = kernels[(kernels["weight_norm"] == 0) & (kernels["gradient_norm"] > 0)]
+        return (*shut["layer"], *self.structure.zero_scales)
+
+    @property
+    def head_starts_at_zero(self) -> bool:
+        """Whether the last kernel is zero and has a gradient, so that the first answers say nothing."""
+        return len(self.kernels) > 0 and str(self.kernels["layer"].iloc[-1]) in self.zero_starts
 
     @property
     def has_learned(self) -> bool:
@@ -172,7 +188,7 @@ def gather(
             bar.update()
         with evaluating(model, device=device) as network:
             table = _with_evaluation(table, network, here, watched)
-            eval_scores = [scores_of(run(network, moved(b, device_of(network)))) for b in kept]
+            eval_scores = [_eval_scores(network, b) for b in kept]
             bar.update()
     labels = [labels_of(b) for b in kept]
     return Evidence(
@@ -208,7 +224,7 @@ def _first_batches(batches: Iterable[Any]) -> list[Any]:
 
 def _has_target(batch: Any) -> bool:
     """Whether a batch is more than an input."""
-    return not isinstance(batch, Tensor)
+    return not isinstance(batch, Tensor) and not (isinstance(batch, (tuple, list)) and len(batch) == 1)
 
 
 def _with_signal(
@@ -245,6 +261,14 @@ def _with_precision(table: pd.DataFrame, network: nn.Module, batch: Any, watched
     keys = table["layer"].where(table["call"] == 1, table["layer"] + "#" + table["call"].astype(str))
     a_row = table["sigma_max"] / table["n_rows"].clip(upper=GRAM_SAMPLES) ** 0.5
     return table.assign(precision=keys.map(floors).astype("float64") / a_row)
+
+
+def _eval_scores(network: nn.Module, batch: Any) -> Tensor | None:
+    """What the network gives in evaluation mode; ShapeError if it does not run on the batch."""
+    try:
+        return scores_of(run(network, moved(batch, device_of(network))))
+    except (RuntimeError, ValueError, IndexError) as error:  # torch's words for what does not fit
+        raise ShapeError(f"the network does not run on one of the batches in eval(): {error}") from error
 
 
 def _with_evaluation(table: pd.DataFrame, network: nn.Module, batch: Any, watched: Mapping[str, str]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from deepprobe.diagnosis.roles import ACTIVATION, NORM, WEIGHTED
+from deepprobe.diagnosis.roles import NORM, WEIGHTED
 from deepprobe.errors import UnknownNameError
 from deepprobe.hooks.kernels import Kernel, kernels
 
@@ -36,8 +36,8 @@ def kernel_table(
     ``he_gain`` is rms(W) √(fan_in / 2), 1 where activations behind a ReLU keep their second moment (He et al. 2015,
     eq. 10); ``glorot_gain`` rms(W) √((fan_in + fan_out) / 2) (Glorot & Bengio 2010, eq. 12). ``n_zero_units`` counts
     outputs whose weights are all zero, ``n_twin_units`` others whose weights equal an earlier output's. ``normalised``:
-    the next call is a normalisation. ``update_ratio`` is lr ‖∂L/∂W‖ / ‖W‖, the first step of plain SGD; NaN without
-    ``lr``, inf for zero weights.
+    a normalisation comes before the next layer with weights. ``update_ratio`` is lr ‖∂L/∂W‖ / ‖W‖, the first step of
+    plain SGD; NaN without ``lr``, inf for zero weights.
 
     Args:
         network: Unwrapped.
@@ -58,13 +58,13 @@ def kernel_table(
 
 
 def _normalised(layers: pd.DataFrame) -> set[str]:
-    """Layers whose output goes into a normalisation before the next layer or non-linearity, by order of execution."""
+    """Layers whose output, straight or through a non-linearity, goes into a normalisation, by order of execution."""
     found: set[str] = set()
     last = ""
     for layer, role in zip(layers["layer"], layers["role"], strict=True):
         if role == NORM:
             found.add(last)
-        if role in {WEIGHTED, ACTIVATION}:
+        if role == WEIGHTED:
             last = layer
     return found
 
@@ -109,4 +109,5 @@ def _fans(kernel: Kernel) -> tuple[int, int]:
 def _n_distinct(units: Tensor) -> int:
     """Different rows that are not zero, NaN-safe."""
     rows = units[(units != 0).any(1)].cpu()
-    return len({row.tobytes() for row in rows.float().numpy()})
+    known = torch.isfinite(rows).all(1)
+    return len({row.tobytes() for row in rows[known].float().numpy()}) + int((~known).sum())

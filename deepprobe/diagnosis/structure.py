@@ -11,7 +11,7 @@ from deepprobe.diagnosis.roles import NORMS, is_activation
 from deepprobe.hooks.select import is_weighted, on_shortcut
 
 if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Structure:
         n_parameters: Trainable numbers.
         n_frozen: Numbers that do not train.
         unused: Trainable parameters that the loss does not reach, by name.
+        zero_scales: Normalisations whose scale is zero throughout and has a gradient, and such single numbers, by name.
     """
 
     depth: int
@@ -35,15 +36,16 @@ class Structure:
     n_parameters: int
     n_frozen: int
     unused: tuple[str, ...]
+    zero_scales: tuple[str, ...] = ()
 
 
-def structure(network: nn.Module, end: Tensor | None, unreached: AbstractSet[int]) -> Structure:
+def structure(network: nn.Module, end: Tensor | None, gradients: Mapping[int, Tensor | None]) -> Structure:
     """Structure of an unwrapped network.
 
     Args:
         network: The network.
         end: What its forward pass ended in, with its graph; shortcuts are not known without.
-        unreached: Ids of parameters that the loss does not reach.
+        gradients: Of trainable parameters, by id; None where the loss does not reach one.
     """
     kinds: dict[str, int] = {}
     for module in network.modules():
@@ -57,8 +59,17 @@ def structure(network: nn.Module, end: Tensor | None, unreached: AbstractSet[int
         n_shortcuts=0 if end is None else _n_additions(end),
         n_parameters=sum(n for n, trained in sizes if trained),
         n_frozen=sum(n for n, trained in sizes if not trained),
-        unused=tuple(name for name, p in network.named_parameters() if id(p) in unreached),
+        unused=tuple(name for name, p in network.named_parameters() if gradients.get(id(p), p) is None),
+        zero_scales=_zero_scales(network, gradients),
     )
+
+
+def _zero_scales(network: nn.Module, gradients: Mapping[int, Tensor | None]) -> tuple[str, ...]:
+    """Scales that shut what they multiply until the first step: of normalisations, single numbers (as in ReZero)."""
+    scales = [(name, m.weight) for name, m in network.named_modules() if isinstance(m, NORMS[:-1])]
+    scales += [(name, p) for name, p in network.named_parameters() if p.numel() == 1 and not name.endswith("bias")]
+    found = [(name, p, gradients.get(id(p))) for name, p in scales if p is not None]
+    return tuple(name for name, p, gradient in found if gradient is not None and not p.any() and gradient.any())
 
 
 def _n_additions(end: Tensor) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,10 @@ from deepprobe.diagnosis.kernel_facts import kernel_table
 from deepprobe.diagnosis.structure import Structure, structure
 from deepprobe.diagnosis.watching import watching
 from deepprobe.errors import DeepprobeError, ShapeError
+from deepprobe.hooks.attach import tensors_in
 from deepprobe.hooks.passes import n_samples, run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pandas as pd
 
     from deepprobe.probes.gradients import Loss
@@ -68,14 +68,13 @@ def training_pass(
     finally:
         handle.remove()
     layers, norms = watch.tables()
-    unreached = {key for key, gradient in gradients.items() if gradient is None}
     return TrainingPass(
         layers=layers,
         norms=norms,
         kernels=kernel_table(network, gradients, roles, layers, lr=lr),
         scores=scores_of(outputs[-1]),
         loss=float("nan") if loss is None else float(end.detach()),
-        structure=structure(network, end, unreached),
+        structure=structure(network, next((tensor for _, tensor in tensors_in(end)), None), gradients),
     )
 
 
@@ -85,7 +84,7 @@ def _forward(network: nn.Module, batch: Any, loss: Loss | None) -> Any:
         return run(network, batch) if loss is None else loss(network, batch)
     except DeepprobeError:
         raise
-    except (RuntimeError, ValueError) as error:  # torch's words for what does not fit
+    except (RuntimeError, ValueError, IndexError) as error:  # torch's words for what does not fit
         raise ShapeError(f"the network does not run as it trains on this batch: {error}") from error
 
 
@@ -103,5 +102,11 @@ def _backward(end: Any, network: nn.Module) -> dict[int, Tensor | None]:
 
 def scores_of(output: Any) -> Tensor | None:
     """The matrix of scores that a network gave, shape (n, classes), detached; None where it gave something else."""
-    output = getattr(output, "logits", output)
-    return output.detach() if isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point() else None
+    found = scores_in(output)
+    return None if found is None else found.detach()
+
+
+def scores_in(output: Any) -> Tensor | None:
+    """As ``scores_of``, with its graph."""
+    output = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    return output if isinstance(output, Tensor) and output.ndim == 2 and output.is_floating_point() else None

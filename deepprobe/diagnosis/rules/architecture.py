@@ -27,7 +27,7 @@ def structural_bottleneck(evidence: Evidence, threshold: float) -> Sign | None:
     """A layer that all information passes through has fewer units than there are classes, less one."""
     outputs, structure = evidence.outputs, evidence.structure
     rows = evidence.layers[(evidence.layers["role"] == "weighted") & (evidence.layers["view"] == "samples")]
-    if outputs is None or structure.n_shortcuts or len(rows) < 2:
+    if outputs is None or evidence.labels is None or structure.n_shortcuts or len(rows) < 2:
         return None
     margin = rows["n_features"].iloc[:-1] - (outputs.n_classes - 1)
     if not margin.min() < threshold:
@@ -86,6 +86,7 @@ def _drift(values: pd.Series[Any]) -> float:
 def mis_scaled_initialisation(evidence: Evidence, threshold: float) -> Sign | None:
     """The gains of layers that no normalisation follows multiply to more than 100, or to less than 1/100."""
     kernels = evidence.kernels[~evidence.kernels["normalised"].astype(bool)]
+    kernels = kernels[~kernels["layer"].isin(evidence.zero_starts)]
     if evidence.has_learned or len(kernels) < 2 or evidence.structure.n_shortcuts:
         return None
     gates = {"ReLU", "LeakyReLU", "PReLU", "ELU", "GELU", "SiLU", "ReLU6"} & set(evidence.structure.activations)

@@ -24,7 +24,7 @@ SCALE_FREE = 0.3
 def constant_inputs(evidence: Evidence, threshold: float) -> Sign | None:
     """A channel of the images, or a feature of the vectors, is the same in every sample."""
     inputs = evidence.inputs
-    if inputs is None or inputs.n_samples < 2 or len(inputs.constant_channels) <= threshold:
+    if inputs is None or inputs.n_samples < 8 or len(inputs.constant_channels) <= threshold:
         return None
     n, of = len(inputs.constant_channels), inputs.shape[0]
     what = "features" if len(inputs.shape) == 1 else "channels"

@@ -115,8 +115,10 @@ def jacobian_explodes(evidence: Evidence, threshold: float) -> Sign | None:
 def jacobian_vanishes(evidence: Evidence, threshold: float) -> Sign | None:
     """The largest singular value from input to scores is below 1/10,000."""
     found = evidence.jacobian
-    if found is None or not found.sigma_max < threshold or evidence.has_learned:
+    if found is None or not found.sigma_max < threshold or evidence.has_learned or evidence.head_starts_at_zero:
         return None
+    if found.sigma_max == 0 and evidence.outputs is not None and evidence.outputs.spread > 0.05:
+        return None  # the network rounds its input, or looks it up: it has no gradient there, and needs none
     says = (
         f"The scores hardly depend on the input: the largest singular value of the Jacobian is {found.sigma_max:.2g} "
         f"(median of {found.n_samples} samples)."
@@ -134,7 +136,8 @@ def jacobian_vanishes(evidence: Evidence, threshold: float) -> Sign | None:
 def unreached_parameters(evidence: Evidence, threshold: float) -> Sign | None:
     """The loss does not reach some trainable parameters, or its gradient there is exactly zero."""
     unused, kernels = evidence.structure.unused, evidence.kernels
-    zero = kernels[(kernels["gradient_norm"] <= threshold)] if len(kernels) else kernels
+    zero = kernels[kernels["gradient_norm"] <= threshold]
+    zero = zero.iloc[:0] if evidence.zero_starts else zero  # from the second step on it reaches them
     if not unused and zero.empty:
         return None
     trained = kernels["gradient_norm"].notna().sum()

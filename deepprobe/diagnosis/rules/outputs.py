@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def constant_predictions(evidence: Evidence, threshold: float) -> Sign | None:
     """Less than 5 % of the scores' norm differs between samples: the answer does not depend on the input."""
     outputs = evidence.outputs
-    if outputs is None or outputs.share_nonfinite > 0 or not outputs.spread < threshold:
+    if outputs is None or outputs.share_nonfinite > 0 or evidence.head_starts_at_zero:
+        return None
+    if not outputs.spread < threshold:
         return None
     says = (
         f"The network answers every sample alike: {outputs.spread:.2%} of the scores' norm differs between samples, "
@@ -85,7 +87,7 @@ def update_too_large(evidence: Evidence, threshold: float) -> Sign | None:
 def update_too_small(evidence: Evidence, threshold: float) -> Sign | None:
     """The first step of plain SGD changes no kernel by more than 1/100,000 of its norm."""
     known = evidence.kernels[np.isfinite(evidence.kernels["update_ratio"].astype("float64"))]
-    if known.empty or evidence.has_learned or not known["update_ratio"].max() < threshold:
+    if known.empty or evidence.has_learned or evidence.zero_starts or not known["update_ratio"].max() < threshold:
         return None
     row = extreme(known, known["update_ratio"])
     says = (

@@ -9,6 +9,9 @@ from deepprobe.diagnosis.rules.rule import CALIBRATION, Sign, extreme, place, ru
 if TYPE_CHECKING:
     from deepprobe.diagnosis.evidence import Evidence
 
+VALUES = 8
+"""Values of a unit, at least, by which it is called dead: one that fires at every other is silent at 8 once in 256."""
+
 
 @rule(
     threshold=0.1,
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 def dead_units(evidence: Evidence, threshold: float) -> Sign | None:
     """A tenth or more of the units of some gated non-linearity are zero on every sample."""
     rows = evidence.layers[evidence.layers["n_dead"].notna() & (evidence.layers["n_units"] > 1)]
+    rows = rows[rows["n_rows"] * rows["n_features"] >= VALUES * rows["n_units"]]
     share = rows["n_dead"] / rows["n_units"]
     hit = rows[share >= threshold]
     if hit.empty:
@@ -68,6 +72,7 @@ def saturated_units(evidence: Evidence, threshold: float) -> Sign | None:
 def identical_units(evidence: Evidence, threshold: float) -> Sign | None:
     """A tenth or more of a layer's units have the weights of another one, or none at all."""
     kernels = evidence.kernels.iloc[:-1]  # a last layer of zeros is a common, harmless choice
+    kernels = kernels[~kernels["layer"].isin(evidence.zero_starts)]
     units = kernels["n_features"].where(kernels["fan_out"] <= kernels["fan_in"], kernels["n_rows"])
     same = kernels["n_twin_units"] + (kernels["n_zero_units"] - 1).clip(lower=0)
     share = same / units.clip(lower=1)

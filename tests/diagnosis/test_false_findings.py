@@ -1,0 +1,156 @@
+"""Networks and batches that are unusual and not ill: nothing untrue is found in them, and nothing crashes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import ailing
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepprobe.diagnosis import diagnose
+from deepprobe.errors import ShapeError
+
+
+def rules(model: nn.Module, batches: Any, **options: Any) -> set[str]:
+    """Names of what is found."""
+    return {finding.rule for finding in diagnose(model, batches, progress=False, **options).findings}
+
+
+def chain(*widths: int, post: type[nn.Module] | None = None) -> nn.Sequential:
+    """He's weights, ReLU, and if wished a normalisation after it."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for i, o in pairwise(widths[:-1]):
+        layers += [nn.Linear(i, o), nn.ReLU(), *([] if post is None else [post(o)])]
+        nn.init.kaiming_normal_(layers[-2 if post is None else -3].weight)  # type: ignore[arg-type]
+    return nn.Sequential(*layers, nn.Linear(*widths[-2:]))
+
+
+def squares(model: nn.Module, batch: Any) -> Tensor:
+    """Mean squared error of a pair, or of the input itself."""
+    x, y = batch if isinstance(batch, tuple) else (batch, batch)
+    return F.mse_loss(model(x), y)
+
+
+def test_one_score_is_no_constant_prediction() -> None:
+    x, _ = ailing.data()
+    assert rules(chain(16, 32, 32, 1), [(x, x[:, :1] + 100)], loss=squares) == set()
+
+
+def test_an_autoencoder_has_no_classes_to_be_too_narrow_for() -> None:
+    assert "structural-bottleneck" not in rules(chain(16, 32, 4, 32, 16), ailing.data()[0], loss=squares)
+    x, y = ailing.data()
+    assert "structural-bottleneck" in rules(chain(16, 32, 2, 32, 4), (x, y))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm])
+def test_a_normalisation_after_the_non_linearity_counts(norm: type[nn.Module]) -> None:
+    model = chain(16, *[32] * 10, 4, post=norm)
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            layer.weight.data *= 0.4
+    assert "mis-scaled-initialisation" not in rules(model, ailing.data())
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_a_few_samples_say_nothing_of_units_and_inputs(n: int) -> None:
+    x, y = ailing.data()
+    found = rules(chain(16, 32, 32, 4), (x[:n].round(), y[:n]))
+    assert not found & {"dead-units", "constant-inputs", "constant-predictions"}
+
+
+class Branch(nn.Module):
+    """A residual block whose last layer, or normalisation, starts at zero; the non-linearity is a function."""
+
+    def __init__(self, *, last: str) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(32, 32), nn.Linear(32, 32, bias=False)
+        self.norm = nn.Identity() if last == "kernel" else nn.BatchNorm1d(32)
+        nn.init.zeros_(self.second.weight if isinstance(self.norm, nn.Identity) else self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.norm(self.second(F.relu(self.first(x))))
+
+
+def zero_branches(last: str) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 32), *[Branch(last=last) for _ in range(3)], nn.Linear(32, 4))
+
+
+def zero_head() -> nn.Module:
+    model = chain(16, 32, 32, 4)
+    nn.init.zeros_(model[-1].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(model[-1].bias)  # type: ignore[arg-type]
+    return model
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: zero_branches("kernel"), lambda: zero_branches("scale"), zero_head],
+    ids=["kernel", "scale", "head"],
+)
+def test_what_starts_at_zero_on_purpose_is_no_fault(build: Callable[[], nn.Module]) -> None:
+    assert rules(build(), ailing.data(), lr=0.05) == set()
+
+
+def test_all_zeros_are_still_a_fault() -> None:
+    model = chain(16, 32, 32, 4)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    assert {"identical-units", "unreached-parameters", "constant-predictions"} <= rules(model, ailing.data())
+
+
+def test_weights_that_are_not_numbers_are_not_called_equal() -> None:
+    model = chain(16, 32, 32, 4)
+    model[0].weight.data.fill_(float("nan"))  # type: ignore[operator,union-attr]
+    found = rules(model, ailing.data())
+    assert "nonfinite-values" in found
+    assert "identical-units" not in found
+
+
+class Wrapped(nn.Module):
+    """Gives its scores in an object, or in a mapping, and may round its input."""
+
+    def __init__(self, *, wrap: Callable[..., Any], rounds: bool = False) -> None:
+        super().__init__()
+        self.inner, self.wrap, self.rounds = ailing.healthy(), wrap, rounds
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(logits=self.inner((4 * x).long().float() if self.rounds else x))
+
+
+@pytest.mark.parametrize("wrap", [SimpleNamespace, dict])
+def test_scores_inside_something_are_found(wrap: Callable[..., Any]) -> None:
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        output = model(batch[0])
+        return F.cross_entropy(output["logits"] if isinstance(output, dict) else output.logits, batch[1])
+
+    seen = diagnose(Wrapped(wrap=wrap), ailing.data(), loss=loss, progress=False)
+    assert seen.findings == ()
+    assert seen.evidence.outputs is not None
+    assert seen.evidence.gradient_correlation > 0.1
+    assert rules(Wrapped(wrap=wrap), ailing.data()[0]) == set()
+
+
+def test_a_network_that_rounds_its_input_has_no_input_gradient() -> None:
+    assert rules(Wrapped(wrap=lambda logits: logits, rounds=True), ailing.data()) == set()
+
+
+def test_a_tuple_of_one_tensor_has_no_labels() -> None:
+    x, _ = ailing.data()
+    assert rules(ailing.healthy(), [(x,)]) == set()
+    assert rules(ailing.healthy(), [[x]]) == set()
+
+
+def test_labels_beyond_the_scores_and_batches_that_do_not_fit_are_one_clear_error() -> None:
+    x, y = ailing.data()
+    with pytest.raises(ShapeError, match="out of bounds"):
+        rules(ailing.healthy(), (x, y + 4))
+    with pytest.raises(ShapeError, match="does not run on one of the batches"):
+        rules(ailing.healthy(), [(x, y), (x[:, :7], y)])

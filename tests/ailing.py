@@ -85,8 +85,8 @@ class Bottleneck(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layers = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1), nn.Linear(1, 32), nn.ReLU())
-        self.head = nn.Linear(32, 4)
+        self.layers = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1))
+        self.head = nn.Linear(1, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.layers(x))

@@ -46,7 +46,58 @@ def test_one_score_is_no_constant_prediction() -> None:
 def test_an_autoencoder_has_no_classes_to_be_too_narrow_for() -> None:
     assert "structural-bottleneck" not in rules(chain(16, 32, 4, 32, 16), ailing.data()[0], loss=squares)
     x, y = ailing.data()
-    assert "structural-bottleneck" in rules(chain(16, 32, 2, 32, 4), (x, y))
+    assert "structural-bottleneck" in rules(chain(16, 32, 2, 4), (x, y))
+    assert "structural-bottleneck" not in rules(chain(16, 32, 2, 32, 4), (x, y))  # what follows may unfold it
+
+
+class Squeezed(nn.Module):
+    """Scales its units by what two numbers say, and has a head that nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.down, self.up = nn.Linear(16, 32), nn.Linear(32, 2), nn.Linear(2, 32)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.first(x))
+        return self.head(h * torch.sigmoid(self.up(self.down(h))))
+
+
+def test_a_narrow_layer_beside_the_path_is_no_bottleneck() -> None:
+    assert rules(Squeezed(), ailing.data()) == set()
+
+
+class Functional(nn.Module):
+    """Non-linearities that are functions: its answers are the last of its layers with weights."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+@pytest.mark.parametrize("n_targets", [1, 3])
+def test_targets_far_off_zero_are_no_fault(n_targets: int) -> None:
+    x, _ = ailing.data()
+    model = Functional(16, 32, 32, n_targets)
+    model.layers[-1].bias.data.fill_(1000.0)  # type: ignore[operator,union-attr]
+    target = x[:, :n_targets] + 1000
+    assert rules(model, [(x, target)], loss=squares) == set()
+
+
+def test_one_target_may_be_told_by_one_direction() -> None:
+    x, y = ailing.data()
+    for n, found in ((1, False), (4, True)):
+        model = chain(16, 32, 32, n)
+        model[2].weight.data = model[2].weight.data[:1].abs().expand(32, 32).clone()  # type: ignore[union-attr]
+        batch, options = ((x, y), {}) if n > 1 else ((x, x[:, :1]), {"loss": squares})
+        assert ("rank-collapse" in rules(model, [batch], **options)) is found
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm])

@@ -19,25 +19,30 @@ DEEP = 10
 
 @rule(
     threshold=0.0,
-    source="rank of a product: the scores' rank is at most that of any layer they pass through (Yang, Dai, "
-    "Salakhutdinov & Cohen 2018, “Breaking the softmax bottleneck”); threshold classes − 1, stated as a margin of 0",
-    advice="Make that layer at least as wide as there are classes, or lead a shortcut past it.",
+    source="rank of a product: scores W h + b have at most the rank of h, and one (Yang, Dai, Salakhutdinov & Cohen "
+    "2018, “Breaking the softmax bottleneck”); threshold classes − 1, stated as a margin of 0",
+    advice="Make the layer before the scores at least as wide as there are classes.",
 )
 def structural_bottleneck(evidence: Evidence, threshold: float) -> Sign | None:
-    """A layer that all information passes through has fewer units than there are classes, less one."""
-    outputs, structure = evidence.outputs, evidence.structure
-    rows = evidence.layers[(evidence.layers["role"] == "weighted") & (evidence.layers["view"] == "samples")]
-    if outputs is None or evidence.labels is None or structure.n_shortcuts or len(rows) < 2:
+    """The layer that gives the scores reads fewer units than there are classes, less one."""
+    outputs = evidence.outputs
+    rows = evidence.layers[evidence.layers["role"] == "weighted"]
+    if outputs is None or evidence.labels is None or evidence.structure.n_shortcuts or len(rows) < 2:
         return None
-    margin = rows["n_features"].iloc[:-1] - (outputs.n_classes - 1)
-    if not margin.min() < threshold:
+    heads = evidence.kernels[evidence.kernels["layer"] == rows["layer"].iloc[-1]]
+    if heads.empty or rows["n_features"].iloc[-1] != outputs.n_classes:
         return None
-    row = extreme(rows.iloc[:-1], margin, largest=False)
+    row = heads.iloc[0]
+    margin = float(row["fan_in"] - (outputs.n_classes - 1))
+    if not margin < threshold:
+        return None
     says = (
-        f"{place(row)} gives {int(row['n_features'])} values for {outputs.n_classes} classes: the scores have at most "
-        f"that rank, whatever is trained."
+        f"{place(row)} makes the scores of {outputs.n_classes} classes from {int(row['fan_in'])} values: they have at "
+        f"most that rank, and one from a bias, whatever is trained."
     )
-    return Sign.at(row, 0.6, says, "width − (classes − 1)", margin.min())
+    return Sign.at(
+        row, 0.6 if 4 * row["fan_in"] < outputs.n_classes - 1 else 0.4, says, "width − (classes − 1)", margin
+    )
 
 
 @rule(

@@ -24,6 +24,10 @@ def constant_predictions(evidence: Evidence, threshold: float) -> Sign | None:
     outputs = evidence.outputs
     if outputs is None or outputs.share_nonfinite > 0 or evidence.head_starts_at_zero:
         return None
+    if evidence.labels is None and not np.isnan(
+        outputs.loss
+    ):  # a regression: how far its target is off zero is its own
+        return None
     if not outputs.spread < threshold:
         return None
     says = (

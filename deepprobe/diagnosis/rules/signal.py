@@ -99,6 +99,9 @@ def rank_collapse(evidence: Evidence, threshold: float) -> Sign | None:
     enough = path["n_rows"].min() >= 16 if len(path) else False
     if not enough or path["effective_rank"].isna().all() or evidence.has_learned:
         return None
+    outputs = evidence.outputs
+    if evidence.labels is None and outputs is not None and outputs.n_classes < threshold:
+        return None  # one target asks for one direction
     rank = path["effective_rank"].where(path["rms"] > 0, 0.0)
     start = from_here_on((rank < threshold) & (path["n_features"] >= 4))
     if start is None:
@@ -156,7 +159,10 @@ def precision_horizon(evidence: Evidence, threshold: float) -> Sign | None:
 
 
 def _finite_path(evidence: Evidence) -> pd.DataFrame:
-    """The representation by depth, as far as it is finite."""
+    """The representation by depth, as far as it is finite, without answers whose size the target sets."""
     path = evidence.path
+    if len(path) and path["role"].iloc[-1] != "block":
+        free = evidence.labels is None and path["role"].iloc[-1] == "weighted"
+        path = path.iloc[:-1] if free or path["n_features"].iloc[-1] == 1 else path
     path = path[(path["share_nonfinite"] == 0) & (path["rms"] < np.inf)]
     return path.reset_index(drop=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,22 +64,23 @@ class Inputs:
         tensors = [p for p in parts if p is not None and p.is_floating_point() and p.ndim > 1]
         if len(tensors) != len(parts) or len({p.shape[1:] for p in tensors}) != 1:
             return None
-        values = torch.cat([p.detach().cpu().double() for p in tensors]).numpy()
+        wide = [p.detach().cpu() if p.dtype.itemsize >= 4 else p.detach().cpu().float() for p in tensors]
+        values = torch.cat(wide).numpy()
         rows = values.reshape(len(values), -1)
         finite = np.isfinite(rows)
         known = rows[finite]
         channels = values.reshape(*values.shape[:2], -1).transpose(1, 0, 2).reshape(values.shape[1], -1)
         constant = np.all(channels == channels[:, :1], axis=1)
         with np.errstate(invalid="ignore"):
-            ranges = np.ptp(channels[~constant], axis=1)
+            ranges = np.ptp(channels[~constant], axis=1).astype("float64")
         first, again = _duplicates(rows)
         names = [y for y in labels if y is not None]
         targets = torch.cat([y.cpu() for y in names]).numpy() if names and len(names) == len(parts) else None
         return cls(
             n_samples=len(rows),
             shape=tuple(values.shape[1:]),
-            mean=float(known.mean()) if len(known) else float("nan"),
-            std=float(known.std()) if len(known) else float("nan"),
+            mean=float(known.mean(dtype=np.float64)) if len(known) else float("nan"),
+            std=float(known.std(dtype=np.float64)) if len(known) else float("nan"),
             least=float(known.min()) if len(known) else float("nan"),
             greatest=float(known.max()) if len(known) else float("nan"),
             n_nonfinite=int((~finite).sum()),
@@ -90,10 +92,11 @@ class Inputs:
         )
 
 
-def _duplicates(rows: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _duplicates(rows: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """For every row that equals an earlier one: the first such row, and its own index."""
-    _, first, group = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    firsts = first[group.reshape(-1)]
+    seen: dict[bytes, int] = {}
+    keys = (blake2b((row + 0.0).tobytes()).digest() for row in rows)  # a sum with 0 turns −0 into 0
+    firsts = np.array([seen.setdefault(key, i) for i, key in enumerate(keys)], dtype=np.intp)
     again = np.flatnonzero(firsts != np.arange(len(rows)))
     return firsts[again], again
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepprobe.diagnosis import diagnose
+from deepprobe.diagnosis.batch_facts import Inputs
 from deepprobe.errors import ShapeError
 
 
@@ -187,6 +188,17 @@ def test_scores_inside_something_are_found(wrap: Callable[..., Any]) -> None:
     assert seen.evidence.outputs is not None
     assert seen.evidence.gradient_correlation > 0.1
     assert rules(Wrapped(wrap=wrap), ailing.data()[0]) == set()
+
+
+def test_samples_that_come_again_are_counted_with_the_first_of_them() -> None:
+    x = torch.tensor([[1.0, 0.0], [2.0, 3.0], [1.0, -0.0], [2.0, 3.0], [1.0, 0.0], [4.0, 5.0]])
+    found = Inputs.of([x[:4], x[4:]], [torch.tensor([0, 1, 0, 2]), torch.tensor([1, 1])])
+    assert found is not None
+    assert (found.n_duplicate, found.n_contradicting) == (3, 2)
+    assert (found.mean, found.std) == (
+        pytest.approx(float(x.double().mean())),
+        pytest.approx(float(x.double().std(correction=0))),
+    )
 
 
 def test_a_network_that_rounds_its_input_has_no_input_gradient() -> None:

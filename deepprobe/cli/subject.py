@@ -56,16 +56,20 @@ def open_subject(options: SubjectOptions) -> tuple[nn.Module, tuple[Tensor, Tens
     """The network that MODEL means, and the images and labels that it is given.
 
     Raises:
-        ConfigError: If weights are given for a network that has its own, or an option is impossible.
+        ConfigError: If weights or options are given for a network that has its own, the device is not there, or an
+            option is impossible.
         UnknownNameError: If there is no such network or data set.
         CheckpointError: If weights are damaged, hostile, or of another network.
     """
+    _check_device(options.device)
     given = options.weights or (Path(options.model) if is_path(options.model) else None)
     if given is None:
         images = _images(options, {})
         return _built(options, images), images.tensors()
     if is_path(options.model) and options.weights is not None:
         raise ConfigError(f"--weights {options.weights}: {options.model} has weights of its own")
+    if is_path(options.model) and options.model_options:
+        raise ConfigError(f"--model-options {options.model_options[0]!r}: {options.model} has options of its own")
     from deepprobe.integrations.stored_model import read_checkpoint, rebuild
 
     checkpoint = read_checkpoint(given)
@@ -73,6 +77,18 @@ def open_subject(options: SubjectOptions) -> tuple[nn.Module, tuple[Tensor, Tens
     images = _images(options, about if isinstance(about, dict) else {})
     into = None if options.weights is None else _built(options, images)
     return rebuild(checkpoint, origin=str(given), into=into), images.tensors()
+
+
+def _check_device(name: str | None) -> None:
+    """ConfigError if a device is named that is not here, or is none."""
+    if name is None:
+        return
+    from deepprobe.training.session import device_named
+
+    try:
+        device_named(name)
+    except RuntimeError as error:  # torch's word for a name that it does not know
+        raise ConfigError(f"--device {name}: {error}") from error
 
 
 def _built(options: SubjectOptions, images: ImageSet) -> nn.Module:

@@ -125,14 +125,24 @@ def device_of(model: nn.Module) -> torch.device:
 def as_batches(batches: object) -> Iterable[Any]:
     """What a person passes as batches, as an iterable: one tensor, one pair or one dict batch becomes a list of one.
 
+    A tuple of two tensors is one (input, target) pair, but two batches where both have the same dtype and the same
+    shape but for their length, as ``images.split(64)`` gives them; ``[(x, y)]`` says that it is a pair in any case.
+
     Raises:
-        ShapeError: If it cannot be iterated over.
+        ShapeError: If it cannot be iterated over, or the two tensors of a pair differ in length.
     """
     if isinstance(batches, (Tensor, Mapping)):
         return [batches]
     if isinstance(batches, tuple) and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches):
         inputs, targets = batches
-        if targets.ndim <= 1 and len(inputs) == targets.numel() and not torch.is_floating_point(targets):
+        labels = targets.ndim <= 1 and not torch.is_floating_point(targets)
+        alike = inputs.dtype == targets.dtype and inputs.shape[1:] == targets.shape[1:]
+        if labels or not alike:
+            if n_samples(inputs) != n_samples(targets):
+                raise ShapeError(
+                    f"a tuple of two tensors is one batch, (input, target); these hold {n_samples(inputs)} and "
+                    f"{n_samples(targets)} samples"
+                )
             return [batches]
     if not isinstance(batches, Iterable):
         raise ShapeError(f"batches is {type(batches).__name__}, not an iterable of tensors, pairs or dicts")

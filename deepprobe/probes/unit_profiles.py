@@ -78,7 +78,8 @@ def unit_profiles(
           (``measures/tuning.py``; the last is NaN where some batches have labels and others not);
         - ``duplicate_of``, the first unit before it that is the same in every row, NaN for none;
         - ``dead`` (zero in every row), ``constant`` (one value in every row, dead units included), ``rare`` (live, not
-          zero in fewer than 50 rows), ``saturated`` (in the flat part in at least 95 % of rows), ``duplicate``,
+          zero in fewer than 50 rows; none where there are fewer rows), ``saturated`` (in the flat part in at least 95 %
+          of rows), ``duplicate``,
           ``nonfinite`` (NaN or infinite somewhere: samples in which it is are left out of its numbers), true or false;
         - ``unit_weight_mean``, ``unit_weight_std``, ``unit_weight_norm``, of the weights that read it (tap ``input``)
           or make it (``output``); NaN where they are not those of a linear layer or convolution.

@@ -67,7 +67,10 @@ def check_archive(file: IO[bytes]) -> None:
     wanted, claimed = _asked_for(pickled, MAX_INSTRUCTIONS + MAX_INSTRUCTIONS_AN_ENTRY * len(entries))
     strange = sorted(wanted - NEEDED - STORAGES.keys())
     if strange:
-        raise CheckpointError(f"is refused: it asks for {strange[0][:100]!r}, which no table of tensors needs")
+        raise CheckpointError(
+            f"is refused: it asks for {strange[0][:100]!r}, which no table of tensors needs; of a whole network save "
+            "model.state_dict()"
+        )
     for key, length in claimed:
         entry = entries.get(f"data/{key}")
         if entry is None or entry.file_size != length:

@@ -230,3 +230,13 @@ def test_foreign_weights(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "are not those of this" in complaint(["probe", "resnet14", "--weights", str(bare)], capsys)
     line = complaint(["probe", str(folder / "resnet8-seed0"), "--weights", str(bare)], capsys, code=2)
     assert line.endswith("has weights of its own")
+
+
+def test_a_device_that_is_not_here_and_options_of_a_run_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = complaint(["probe", "resnet8", "--device", "cuda:77"], capsys, code=2)
+    assert "device='cuda:77': torch sees" in line
+    assert "--device no-such-thing: " in complaint(["diagnose", "resnet8", "--device", "no-such-thing"], capsys, code=2)
+    words = ["probe", str(folder / "resnet8-seed0"), "--model-options", "shortcut=B"]
+    assert "--model-options 'shortcut=B': " in complaint(words, capsys, code=2)

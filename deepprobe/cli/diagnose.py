@@ -70,4 +70,6 @@ def run(words: Sequence[str]) -> None:
     if not written:
         print(diagnosis)
     elif not options.quiet:
-        print(f"{len(diagnosis.findings)} findings: {', '.join(written)}")
+        from deepprobe.reports.words import plural
+
+        print(f"{plural(len(diagnosis.findings), 'finding')}: {', '.join(written)}")

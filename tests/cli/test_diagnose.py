@@ -41,3 +41,10 @@ def test_impossible_options_are_refused(words: list[str], capsys: pytest.Capture
 def test_an_unknown_network_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", "resnt20"]) == 1
     assert "did you mean" in capsys.readouterr().err
+
+
+def test_what_was_written_is_counted_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "findings.csv"
+    main(["diagnose", "resnet20", "--data", "digits", "--samples", "32", "--out", str(out)])
+    n = len(out.read_text().splitlines()) - 1
+    assert capsys.readouterr().out.startswith(f"{n} finding: " if n == 1 else f"{n} findings: ")

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from deepprobe.linalg.precision import wide_dtype
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -77,7 +79,7 @@ class Covariances:
 
     def update(self, parts: Sequence[Tensor]) -> None:
         """Take the features of the same rows in every layer, each (n, d)."""
-        rows = torch.cat([part.to(wide_dtype(part)) for part in parts], dim=1)
+        rows = torch.cat([part.to(wide_dtype(part.device)) for part in parts], dim=1)
         n, total = len(rows), self.n_rows + len(rows)
         if not self._state:
             self._state = [rows.new_zeros(rows.shape[1]), rows.new_zeros(rows.shape[1], rows.shape[1])]
@@ -190,7 +192,7 @@ class Directions:
 
 def gram(features: Tensor) -> tuple[Tensor, Tensor]:
     """Products X Xᵀ of centred rows, (n, n), and ‖·‖²_F of the rows as they are, (), both float64, for ``Grams``."""
-    rows = features.to(wide_dtype(features))
+    rows = features.to(wide_dtype(features.device))
     total = (rows**2).sum()
     rows = rows - rows.mean(0)
     return rows @ rows.T, total
@@ -226,11 +228,6 @@ def principal_angles(found: Directions, i: int, j: int, *, count: int) -> NDArra
     """
     cosines = np.linalg.svd(found.common[i, :count, j, :count], compute_uv=False)
     return np.asarray(np.arccos(np.clip(cosines, 0.0, 1.0)))
-
-
-def wide_dtype(tensor: Tensor) -> torch.dtype:
-    """float64, or float32 on a device that has none."""
-    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def _leading(matrix: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

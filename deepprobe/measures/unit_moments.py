@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from deepprobe.linalg.precision import wide_dtype
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -123,7 +125,7 @@ class UnitMoments:
 
     def _start(self, device: torch.device) -> None:
         """Make the state, once the device is known."""
-        self._dtype = torch.float32 if device.type == "mps" else torch.float64
+        self._dtype = wide_dtype(device)
         self._generator = torch.Generator(device=device).manual_seed(0)
         zeros = torch.zeros(self.n_features, dtype=self._dtype, device=device)
         counts = torch.zeros(self.n_features, dtype=torch.int64, device=device)

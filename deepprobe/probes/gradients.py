@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.kernels import kernels
 from deepprobe.hooks.passes import as_batches, device_of, differentiating, moved, n_samples, run
+from deepprobe.linalg.precision import wide_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,7 +128,7 @@ class Moments:
     def zeros_like(cls, parameters: list[nn.Parameter]) -> Moments:
         """Nothing seen yet."""
         device = parameters[0].device if parameters else torch.device("cpu")
-        dtype = torch.float32 if device.type == "mps" else torch.float64
+        dtype = wide_dtype(device)
         mean = [torch.zeros_like(p, dtype=dtype, requires_grad=False) for p in parameters]
         return cls(mean, torch.zeros(len(parameters), dtype=dtype, device=device))
 

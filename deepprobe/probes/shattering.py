@@ -23,9 +23,10 @@ from tqdm.auto import tqdm
 
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.select import unwrapped
+from deepprobe.linalg.precision import wide_dtype
 from deepprobe.probes.jacobians.graph import VIEWS, Graph, Mode, Output, Place, Point, differentiable, graphs, pullback
 from deepprobe.probes.jacobians.layers import chosen_layers
-from deepprobe.probes.jacobians.vectors import signs, unit_vector, wide_dtype
+from deepprobe.probes.jacobians.vectors import signs, unit_vector
 from deepprobe.seeding import derive_seed
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from deepprobe.hooks.passes import as_batches, device_of, evaluating, moved, n_s
 from deepprobe.hooks.select import select_layers
 from deepprobe.hooks.unit_weights import unit_weights
 from deepprobe.linalg.matricize import blocks, check_view
+from deepprobe.linalg.precision import wide_dtype
 from deepprobe.linalg.transfer import fetched
 from deepprobe.measures.tuning import SATURATED_SHARE, class_selectivity, class_variance_share, lifetime_sparseness
 from deepprobe.measures.unit_moments import UnitMoments, UnitNumbers
@@ -129,7 +130,7 @@ class Labels:
             return None
         values = labels.tolist()
         places = [self.known.setdefault(value, len(self.known)) for value in values]
-        dtype = torch.float32 if device.type == "mps" else torch.float64
+        dtype = wide_dtype(device)
         return torch.eye(len(self.known), dtype=dtype)[places].to(device)
 
 

@@ -8,6 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from deepprobe.linalg.precision import wide_dtype
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -45,5 +47,5 @@ def gradients_of(chosen: Sequence[Kernel]) -> list[Tensor]:
 def norms(tensors: Sequence[Tensor]) -> Tensor:
     """Norm of each tensor, shape (tensors,), on the first one's device; summed up in float64 where it has that."""
     device = tensors[0].device
-    dtype = torch.float32 if device.type == "mps" else torch.float64
+    dtype = wide_dtype(device)
     return torch.stack([norm.to(device) for norm in torch._foreach_norm(list(tensors), 2, dtype=dtype)])

@@ -23,8 +23,8 @@ from torch.nn.utils.rnn import PackedSequence
 from deepprobe.errors import ConfigError, ShapeError, SpectrumError
 from deepprobe.hooks.attach import attached, tensors_in
 from deepprobe.hooks.passes import as_batches, device_of, differentiating, evaluating, moved, n_samples, run
+from deepprobe.linalg.precision import wide_dtype
 from deepprobe.probes.jacobians.statistics import BatchStatistics
-from deepprobe.probes.jacobians.vectors import wide_dtype
 
 if TYPE_CHECKING:
     from torch import nn

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from deepprobe.errors import ConfigError, ShapeError, UnknownNameError
 from deepprobe.hooks.select import on_shortcut, select_layers, unwrapped
 from deepprobe.linalg.golub_kahan import golub_kahan
+from deepprobe.linalg.precision import wide_dtype
 from deepprobe.probes.jacobians.graph import (
     VIEWS,
     Graph,
@@ -38,7 +39,7 @@ from deepprobe.probes.jacobians.graph import (
     graphs,
     pullback,
 )
-from deepprobe.probes.jacobians.vectors import signs, unit_vector, wide_dtype
+from deepprobe.probes.jacobians.vectors import signs, unit_vector
 from deepprobe.seeding import derive_seed
 
 if TYPE_CHECKING:

@@ -23,8 +23,3 @@ def signs(point: Point, generator: torch.Generator) -> Tensor:
     """Independent ±1 in a point's shape; drawn on the CPU, so the same on every device."""
     drawn = torch.randint(0, 2, point.shape, generator=generator, dtype=torch.int8)
     return drawn.to(point.device).to(point.dtype) * 2 - 1
-
-
-def wide_dtype(device: torch.device) -> torch.dtype:
-    """Dtype of sums: float64 where the device has it."""
-    return torch.float32 if device.type == "mps" else torch.float64

@@ -7,9 +7,9 @@ and what makes it SNIP is that untrained weights are scored, and at once. Lee et
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from deepprobe.linalg.precision import wide_dtype
 from deepprobe.pruning.criteria.gradient_weight import sensitivities
 from deepprobe.pruning.criteria.subject import Subject
 
@@ -21,11 +21,6 @@ def snip(subject: Subject) -> dict[str, Tensor]:
         ConfigError: If the subject has no batches, or there is no loss that fits them.
     """
     found = sensitivities(subject, "snip")
-    sums = [(score * subject.masks[name]).sum(dtype=_widest(score)).item() for name, score in found.items()]
+    sums = [(score * subject.masks[name]).sum(dtype=wide_dtype(score.device)).item() for name, score in found.items()]
     total = sum(sums) or 1.0
     return {name: score / total for name, score in found.items()}
-
-
-def _widest(score: Tensor) -> torch.dtype:
-    """The dtype to sum in: float64 where the device has it."""
-    return torch.float32 if score.device.type == "mps" else torch.float64

@@ -321,6 +321,7 @@ about = {
     "trains": "mean accuracy of training batches over updates 81 to 100 at least 50 %",
     "data": "digits, 8 × 8, batches of 64", "optimizer": "sgd, momentum 0.9, constant learning rate",
     "n_trainings": len(digits), "torch": torch.__version__.partition("+")[0],
+    "limits": {"depth": [min(DEPTHS), max(DEPTHS)], "n_classes": 10, "batch_size": BATCH, "momentum": 0.9},
 }  # fmt: skip
 packaged = calibrate(digits, digits["trains"].to_numpy(), configurations=digits["words"].tolist(), about=about)
 write_bytes(arguments.out / "will-it-train-calibration.json", packaged.to_json().encode())
@@ -354,7 +355,8 @@ for name in ("plainnet164", "resnet164", "resnext164") if len(mnist) else ():
         model = dp.create_model(name, in_channels=1, input_size=14, seed=0)
         found = will_it_train(model, pictures, lr=lr, using=packaged)
         row = {"network": name, "lr": lr, "probability": f"{found.probability:.2f}"}
-        beyond.append(row | {"outside the calibrated range": ", ".join(found.outside) or "no"})
+        features = found.features.loc[found.features["outside"], "feature"]
+        beyond.append(row | {"outside the calibrated range": ", ".join(features) or "no"})
 
 # %%
 long = pd.concat(

@@ -34,7 +34,8 @@ class Calibration:
     """Coefficients, and the trainings that they were fitted on.
 
     Attributes:
-        about: Definition of "trains", how many trainings, of what, with which versions.
+        about: Definition of "trains", how many trainings, of what, with which versions; ``limits`` of their networks
+            and batches, if known (``prediction.limits.beyond``).
         middle: Median of each feature over the calibration, in the order of FEATURES.
         centre: Mean of each term.
         scale: Standard deviation of each term.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +30,37 @@ class TrainableDepth:
     """Predictions by depth.
 
     Attributes:
-        table: One row a depth, ascending: ``depth probability trains outside`` and the features.
+        table: One row a depth, ascending: ``depth probability trains outside`` and the features; ``outside`` is in
+            words what is unlike the calibration, empty where nothing is.
         deepest: Greatest depth up to which every depth asked for is more likely to train than not; None if none is.
     """
 
     table: pd.DataFrame
     deepest: int | None
+
+    def __str__(self) -> str:
+        """In words: the deepest, what not to rely on, and a line a depth."""
+        return f"{self._says()}\n\n{self._shown().to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return f"<p>{html.escape(self._says())}</p>{self._shown().to_html(index=False)}"
+
+    def _says(self) -> str:
+        """The answer in one or two sentences."""
+        depths = ", ".join(map(str, self.table["depth"]))
+        answer = "At none of these depths" if self.deepest is None else f"Up to depth {self.deepest}"
+        unsure = (self.table["outside"] != "").any()
+        warning = " Do not rely on the depths that lie outside what it was calibrated on." if unsure else ""
+        return f"{answer} it is predicted to train (asked about {depths}).{warning}"
+
+    def _shown(self) -> pd.DataFrame:
+        """What a reader needs of the table."""
+        shown = self.table[["depth", "probability", "trains"]].astype({"trains": object})
+        shown["probability"] = self.table["probability"].map("{:.2f}".format)
+        shown["trains"] = self.table["trains"].map({True: "yes", False: "no"})
+        shown["outside the calibration"] = self.table["outside"].where(self.table["outside"] != "", "–")
+        return shown
 
 
 def trainable_depth(
@@ -82,7 +108,7 @@ def trainable_depth(
         )
         values = found.features.set_index("feature")["value"].to_dict()
         about = {"depth": depth, "probability": found.probability, "trains": found.trains}
-        rows.append(about | {"outside": bool(found.outside)} | values)
+        rows.append(about | {"outside": ", ".join(found.outside)} | values)
     table = pd.DataFrame(rows)
     unbroken = table.loc[table["trains"].cummin(), "depth"]
     return TrainableDepth(table, int(unbroken.iloc[-1]) if len(unbroken) else None)

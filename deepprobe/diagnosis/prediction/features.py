@@ -21,12 +21,15 @@ that a step too large does not stay one (van Laarhoven 2017).
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from deepprobe.diagnosis.prediction.labels import check_labels, labels_in_range
+from deepprobe.diagnosis.prediction.limits import Setting, setting_of
 from deepprobe.diagnosis.roles import NORM, WEIGHTED, roles
 from deepprobe.diagnosis.watching import watching
 from deepprobe.errors import ConfigError, ShapeError
@@ -76,36 +79,54 @@ def initial_features(
         Each feature, those in dex within ±8.
 
     Raises:
-        ConfigError: If lr or momentum is out of range, nothing is trained, or there is no loss that fits the batch.
+        ConfigError: If lr or momentum is out of range, the batch has no integer labels or such that the model has no
+            score for, nothing is trained, or there is no loss that fits the batch.
         ShapeError: If there are fewer than two samples.
         UnknownNameError: If no layer has a kernel.
     """
+    return measured(model, batch, lr=lr, momentum=momentum, loss=loss, device=device, seed=seed)[0]
+
+
+def measured(
+    model: nn.Module,
+    batch: Any,
+    *,
+    lr: float,
+    momentum: float,
+    loss: Loss | None,
+    device: torch.device | str | None,
+    seed: int,
+) -> tuple[dict[str, float], Setting]:
+    """FEATURES as ``initial_features`` gives them, and what they do not show of the network and the batch."""
     step = _step(lr, momentum)
     batch = _first(batch)
-    loss = default_loss if loss is None else loss
+    check_labels(batch)
     with differentiating(model, device=device, seed=seed) as network:
         batch = moved(batch, device_of(network))
         trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         if not trained:
             raise ConfigError("no parameter of the model is trained (requires_grad); there is nothing to predict")
         watched = {name: role for name, role in roles(network).items() if role in {WEIGHTED, NORM}}
-        with watching(network, watched, n_samples(batch)) as watch:
-            value = loss(network, batch)
+        with watching(network, watched, n_samples(batch)) as watch, labels_in_range(network, batch, loss):
+            value = (loss or default_loss)(network, batch)
             found = torch.autograd.grad(value, list(trained.values()), allow_unused=True)
         gradients = {
             name: torch.zeros_like(p) if g is None else g.to_dense()
             for (name, p), g in zip(trained.items(), found, strict=True)
         }
         before = float(value.detach())
-        after = _loss_after(_Loss(network, loss), batch, trained, gradients, step=step, seed=seed)
+        after = _loss_after(_Loss(network, loss or default_loss), batch, trained, gradients, step=step, seed=seed)
         updates = _updates(network, trained, gradients, step=step)
+        layers = watch.tables()[0]
+        setting = setting_of(network, n_classes=_n_classes(layers), batch_size=n_samples(batch), momentum=momentum)
     squares = sum(float(_norm(g)) ** 2 for g in gradients.values())
-    return {
+    features = {
         "update_median": dex(float(updates.median())),
         "descent": dex(step * squares, before),
         "trial": dex(after, before),
-        **_by_depth(watch.tables()[0], before),
+        **_by_depth(layers, before),
     }
+    return features, setting
 
 
 def dex(value: float, reference: float = 1.0) -> float:
@@ -121,11 +142,16 @@ def dex(value: float, reference: float = 1.0) -> float:
 
 def _step(lr: float, momentum: float) -> float:
     """The step lr / (1 − momentum), checked."""
-    if not (math.isfinite(lr) and lr > 0):
-        raise ConfigError(f"lr={lr}: a learning rate is a positive number")
-    if not 0 <= momentum < 1:
-        raise ConfigError(f"momentum={momentum}: must be from 0 to below 1")
+    if not (_is_number(lr) and math.isfinite(lr) and lr > 0):
+        raise ConfigError(f"lr={lr!r}: a learning rate is a positive number")
+    if not (_is_number(momentum) and 0 <= momentum < 1):
+        raise ConfigError(f"momentum={momentum!r}: must be from 0 to below 1")
     return lr / (1 - momentum)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a real number, and neither text nor a truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _first(batch: Any) -> Any:
@@ -187,8 +213,13 @@ def _by_depth(table: pd.DataFrame, loss: float) -> dict[str, float]:
     first, last = layers.iloc[0], layers.iloc[-1]
     growth = dex(float(first["gradient_norm"]), float(last["gradient_norm"])) / max(len(layers) - 1, 1)
     return {
-        "loss_excess": dex(loss, math.log(max(int(last["n_units"]), 2))),
+        "loss_excess": dex(loss, math.log(max(_n_classes(table), 2))),
         "scores_spread": -MOST if math.isnan(last["spread"]) else dex(float(last["spread"])),
         "gradient_growth": growth,
         "normalised": float((table["role"].shift(-1) == NORM)[weighted].mean()),
     }
+
+
+def _n_classes(table: pd.DataFrame) -> int:
+    """Units of the last layer with weights that ran."""
+    return int(table.loc[table["role"] == WEIGHTED, "n_units"].iloc[-1])

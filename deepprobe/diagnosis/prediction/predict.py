@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import html
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from deepprobe.diagnosis.prediction.calibration import Calibration, default_calibration
-from deepprobe.diagnosis.prediction.features import FEATURES, initial_features
+from deepprobe.diagnosis.prediction.features import FEATURES, measured
+from deepprobe.diagnosis.prediction.limits import beyond
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +35,15 @@ class Prediction:
         nearest: The calibration's trainings with the nearest features: ``configuration trained distance``, the
             distance in standard deviations, root mean square over features.
         base_rate: Share of the calibration's trainings that trained.
+        unlike: In words, what of network, batch and momentum is unlike all of these trainings, such as
+            ``"depth 3 (calibrated 8 to 110)"``.
     """
 
     probability: float
     features: pd.DataFrame
     nearest: pd.DataFrame
     base_rate: float
+    unlike: tuple[str, ...] = ()
 
     @property
     def trains(self) -> bool:
@@ -47,19 +52,23 @@ class Prediction:
 
     @property
     def outside(self) -> tuple[str, ...]:
-        """Features beyond the calibrated range; where there are any, the probability is an extrapolation."""
-        return tuple(self.features.loc[self.features["outside"], "feature"])
+        """What is unlike the calibration, then features beyond its range; if there are any, do not rely on it."""
+        return (*self.unlike, *self.features.loc[self.features["outside"], "feature"])
 
     def __str__(self) -> str:
-        """In words: the probability, what speaks for and against, and the nearest trainings."""
+        """In words: whether to rely on it, the probability, what speaks for and against, the nearest trainings."""
         ranked = self.features.reindex(self.features["contribution"].abs().sort_values(ascending=False).index)
         reasons = "; ".join(f"{r.feature} {r.value:.3g} ({r.contribution:+.1f})" for r in ranked.head(3).itertuples())
         seen = f"{int(self.nearest['trained'].sum())} of the {len(self.nearest)} nearest calibrated trainings trained"
-        beyond = f" Outside the calibrated range: {', '.join(self.outside)}." if self.outside else ""
+        warning = f"Outside what it was calibrated on: {', '.join(self.outside)}; do not rely on it. "
         return (
-            f"Trains with probability {self.probability:.2f} (base rate {self.base_rate:.2f}). Most weight, in "
-            f"log-odds: {reasons}. {seen}.{beyond}"
+            f"{warning if self.outside else ''}Trains with probability {self.probability:.2f} (base rate "
+            f"{self.base_rate:.2f}). Most weight, in log-odds: {reasons}. {seen}."
         )
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return f"<p>{html.escape(str(self))}</p>"
 
 
 def will_it_train(
@@ -76,9 +85,9 @@ def will_it_train(
     """Predict from one batch at initialisation whether SGD with this learning rate will train the network.
 
     Costs one forward and backward pass and one forward pass; the model is left as it was. The calibration knows
-    residual and plain networks of 8 to 110 layers on small images, SGD with momentum 0.9, constant learning rate and
-    batches of 64: what it says of others is a guess from the same physics, and no warm-up, schedule, clipping or other
-    optimizer is taken into account.
+    convolutional residual and plain networks of 8 to 110 layers, ten classes of small images, SGD with momentum 0.9,
+    constant learning rate and batches of 64: what it says of others is not to be relied on, and ``outside`` names what
+    is other. No warm-up, schedule, clipping or other optimizer is taken into account; regression is refused.
 
     Args:
         model: Any classifier; wrappers are looked through.
@@ -95,7 +104,8 @@ def will_it_train(
         The prediction.
 
     Raises:
-        ConfigError: If lr or momentum is out of range, nothing is trained, or there is no loss that fits the batch.
+        ConfigError: If lr or momentum is out of range, the batch has no integer labels or such that the model has no
+            score for, nothing is trained, or there is no loss that fits the batch.
         ShapeError: If there are fewer than two samples.
         UnknownNameError: If no layer has a kernel.
 
@@ -103,12 +113,12 @@ def will_it_train(
         >>> import torch
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
         >>> batch = torch.randn(64, 4), torch.randint(0, 3, (64,))
-        >>> 0 <= will_it_train(model, batch, lr=0.1).probability <= 1
-        True
+        >>> will_it_train(model, batch, lr=0.1).outside[:2]
+        ('depth 2 (calibrated 8 to 110)', 'no convolutions')
     """
     known = default_calibration() if using is None else using
-    found = initial_features(model, batch, lr=lr, momentum=momentum, loss=loss, device=device, seed=seed)
-    return predicted(found, known)
+    found, setting = measured(model, batch, lr=lr, momentum=momentum, loss=loss, device=device, seed=seed)
+    return replace(predicted(found, known), unlike=beyond(setting, known.about.get("limits", {})))
 
 
 def predicted(features: dict[str, float], known: Calibration) -> Prediction:

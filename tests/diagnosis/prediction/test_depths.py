@@ -44,6 +44,20 @@ def test_the_deepest_is_the_last_of_an_unbroken_run():
     assert set(FEATURES) < set(found.table)
 
 
+def test_the_answer_is_readable():
+    losses = {8: 1.0, 14: 3.0, 20: 200.0}
+    found = trainable_depth(build(losses.get), batch(), lr=0.1, depths=[20, 8, 14], using=known(), progress=False)
+    lines = str(found).splitlines()
+    assert lines[0] == (
+        "Up to depth 14 it is predicted to train (asked about 8, 14, 20). Do not rely on the depths that lie outside "
+        "what it was calibrated on."
+    )
+    assert lines[2].split() == ["depth", "probability", "trains", "outside", "the", "calibration"]
+    assert [line.split()[2] for line in lines[3:]] == ["yes", "yes", "no"]
+    assert "descent" in found.table["outside"].iloc[0]  # the planted calibration has every other feature at zero
+    assert "<td>20</td>" in found._repr_html_()
+
+
 def test_where_none_trains_there_is_no_deepest():
     found = trainable_depth(build(lambda depth: 300.0), batch(), lr=0.1, depths=[8, 14], using=known(), progress=False)
     assert found.deepest is None

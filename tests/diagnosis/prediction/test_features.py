@@ -138,6 +138,8 @@ def test_dex_stays_within_its_limits(value, reference, expected):
     [
         (0.0, 0.9, "lr=0.0: a learning rate is a positive number"),
         (math.nan, 0.9, "lr=nan: a learning rate is a positive number"),
+        ("0.1", 0.9, "lr='0.1': a learning rate is a positive number"),
+        (0.1, None, "momentum=None: must be from 0 to below 1"),
         (0.1, 1.0, "momentum=1.0: must be from 0 to below 1"),
     ],
 )

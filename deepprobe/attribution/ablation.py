@@ -166,7 +166,7 @@ def unit_damage(
     Args:
         model: Any module that gives scores of classes; wrappers are looked through.
         batches: Iterable of (input, labels) pairs, or of dicts with ``labels``.
-        layers: Which layers, as in ``attributions``.
+        layers: Which layers, as in ``attributions``: by default those with weights that captum can explain.
         tap: ``output`` or ``block``.
         rows: Most samples, times units, of one pass.
         device: Where to run; by default where the model is.

@@ -66,7 +66,8 @@ def attributions(
             ``internal-influence``, ``feature-ablation`` (by zero), ``grad-cam``. All but integrated gradients and
             feature ablation take one pass for all layers together.
         layers: A glob over dotted names or several, a module class or several, or a predicate; by default every layer
-            with weights, for the tap ``block`` every block.
+            with weights, for the tap ``block`` every block, but for those that captum cannot explain, of which a
+            warning tells (LSTM, multi-head attention).
         tap: ``output`` or ``block``.
         target: Whose score: None for the labels of the batches, ``"predicted"``, or a class for all samples.
         baseline: Where paths begin: ``"zero"``; ``"mean"``, the mean input of the batches, which are then read twice;
@@ -93,7 +94,7 @@ def attributions(
 
     Raises:
         ConfigError: If ``method``, ``tap``, ``target``, ``baseline``, ``n_steps`` or ``rows`` is not one there is, the
-            batches have no labels, or captum cannot explain a layer or this input.
+            batches have no labels, or captum cannot explain a layer that was named, any layer, or this input.
         UnknownNameError: If ``layers`` matches nothing.
         ShapeError: If there is no sample, or the model gives no score a sample.
 
@@ -122,6 +123,8 @@ def attributions(
                 scores = Scores(network, given)
                 samples = _looked_at(network, given, scores, explained, target=target, into=activations)
                 explainer = Explainer(network, scores, explained, n_steps, rows)
+                if bar.total is None:
+                    bar.total = _n_updates(explainer, methods, as_batches(batches), n_samples(given))
                 for name in methods:
                     _explain(explainer, name, samples, begin, into=moments, bar=bar)
     if not explained:
@@ -164,6 +167,26 @@ def _explain(
                 gap = (values.sum(dim=1) - differences).abs()
                 found.delta.update(torch.stack([gap, differences.abs()], dim=1))
             bar.update()
+
+
+def _n_updates(explainer: Explainer, methods: list[str], batches: Iterable[Any], first: int) -> int | None:
+    """How often the bar moves; of batches that are not in a list as if all were as long as the first; None of a stream.
+
+    Args:
+        explainer: With the layers.
+        methods: That are asked for.
+        batches: All batches.
+        first: Samples in the first that holds any.
+    """
+    if isinstance(batches, (list, tuple)):
+        sizes = [n_samples(batch) for batch in batches]
+    else:
+        try:
+            sizes = [first] * len(batches)  # type: ignore[arg-type]
+        except TypeError:
+            return None
+    parts = sum(-(-n // explainer.samples_at_once(method)) for n in sizes for method in methods)
+    return parts * len(explainer.layers)
 
 
 def _scores_at(explainer: Explainer, samples: Samples, baselines: tuple[Tensor, ...]) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,10 +15,10 @@ from torch import Tensor, nn
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.attach import attached
 from deepprobe.hooks.passes import evaluating, run
-from deepprobe.hooks.select import select_layers
+from deepprobe.hooks.select import is_weighted, select_layers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from deepprobe.hooks.select import LayerSelection
     from deepprobe.records.layer import LayerCall
@@ -99,42 +101,70 @@ class Layer:
 def explained_layers(model: nn.Module, batch: Any, *, n: int, layers: LayerSelection, tap: str) -> list[Layer]:
     """The chosen layers in the order in which they run, found by one forward pass of a batch of n samples.
 
-    A layer that the forward pass does not call is left out.
+    A layer that the forward pass does not call is left out. So is, with a warning, one that captum cannot explain,
+    where no layers are named: one that is called more than once, or gives something other than one floating-point
+    tensor with a row a sample.
 
     Raises:
-        ConfigError: If the tap is none of TAPS, or captum cannot explain a layer: one that is called more than once, or
-            gives something other than one floating-point tensor with a row a sample.
+        ConfigError: If the tap is none of TAPS, or captum cannot explain a layer that was named, or any.
         UnknownNameError: If ``layers`` matches nothing.
         ShapeError: If the forward pass calls none of the layers.
     """
     if tap not in TAPS:
         raise ConfigError(f"tap={tap!r} has no attributions; there are {' and '.join(map(repr, TAPS))}")
     chosen = select_layers(model, layers, tap=tap)
+    found, unfit = _passed(model, batch, n=n, chosen=chosen, tap=tap)
+    if unfit and (layers is not None or not found):
+        raise _unfit(model, batch, n=n, unfit=unfit)
+    if not found:
+        raise ShapeError(f"the forward pass gives no floating-point tensor at any of the {len(chosen)} chosen layers")
+    if unfit:
+        names = [f"{name!r} {why}" for name, why in unfit.items()]
+        shown = "; ".join(names if len(names) <= 4 else [*names[:3], f"and {len(names) - 3} more"])
+        warnings.warn(f"captum cannot explain these layers, which are left out: {shown}", stacklevel=3)
+    return list(found.values())
+
+
+def _passed(
+    model: nn.Module, batch: Any, *, n: int, chosen: Mapping[str, nn.Module], tap: str
+) -> tuple[dict[str, Layer], dict[str, str]]:
+    """Of the chosen layers that a forward pass calls those that captum can explain, and why it cannot the others."""
     found: dict[str, Layer] = {}
+    unfit: dict[str, str] = {}
     calls: Counter[str] = Counter()
     given: dict[str, tuple[Tensor, int]] = {}
     maps = any(isinstance(module, MAPS) for module in model.modules())
 
     def look(call: LayerCall, tensor: Tensor) -> None:
-        calls[call.layer] += 1
-        if call.layer not in chosen:
-            raise _unfit(call.layer, "gives a container of tensors")
-        if tensor.ndim < 1 or len(tensor) != n:
-            raise _unfit(call.layer, f"gives shape {tuple(tensor.shape)} for {n} samples: its first axis is another")
-        module = chosen[call.layer]
-        axis = _unit_axis(module, tensor, maps=maps)
-        found[call.layer] = Layer(call, module, axis, tuple(tensor.shape[1:]), tensor.dtype)
-        given[call.layer] = tensor, tensor._version
+        name = _module_of(call.layer, chosen)
+        calls[name] = max(calls[name], call.call)
+        if name != call.layer:
+            unfit[name] = "gives a container of tensors"
+        elif tensor.ndim < 1 or len(tensor) != n:
+            unfit[name] = f"gives shape {tuple(tensor.shape)} for {n} samples: its first axis is another"
+        else:
+            axis = _unit_axis(chosen[name], tensor, maps=maps)
+            found[name] = Layer(call, chosen[name], axis, tuple(tensor.shape[1:]), tensor.dtype)
+            given[name] = tensor, tensor._version
 
     with attached(model, chosen, tap=tap, on_tensor=look):
         run(model, batch)
     for name, count in calls.items():
-        if count > 1:
-            raise _unfit(name, f"is called {count} times in a forward pass, of which captum sees the last alone")
-    if not found:
-        raise ShapeError(f"the forward pass gives no floating-point tensor at any of the {len(chosen)} chosen layers")
+        if count > 1 and name not in unfit:
+            unfit[name] = f"is called {count} times in a forward pass, of which captum sees the last alone"
     written = {name for name, (tensor, version) in given.items() if tensor._version != version}
-    return [replace(layer, overwritten=name in written) for name, layer in found.items()]
+    fit = {name: replace(layer, overwritten=name in written) for name, layer in found.items() if name not in unfit}
+    return fit, unfit
+
+
+def _module_of(place: str, chosen: Mapping[str, nn.Module]) -> str:
+    """Name of the chosen module whose output a place is in, such as ``lstm`` of ``lstm[0]``."""
+    if place in chosen:
+        return place
+    name = place.partition("[")[0]
+    while name not in chosen:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def check_kept(layers: Iterable[Layer]) -> None:
@@ -148,12 +178,27 @@ def check_kept(layers: Iterable[Layer]) -> None:
             )
 
 
-def _unfit(layer: str, why: str) -> ConfigError:
-    """The error for a layer that captum cannot explain, with the way out."""
+def _unfit(model: nn.Module, batch: Any, *, n: int, unfit: Mapping[str, str]) -> ConfigError:
+    """The error for layers that captum cannot explain, with layers of this model that it can."""
+    name, why = next(iter(unfit.items()))
+    weighted = {name: m for name, m in model.named_modules() if is_weighted(m)}
+    fit, _ = _passed(model, batch, n=n, chosen=weighted, tap="output")
+    pattern = _patterns(list(fit), [name for name, _ in model.named_modules()])
+    instead = f"leave it out, as with layers={pattern[:4]}, or " if pattern else ""
     return ConfigError(
-        f"layer {layer!r} {why}; captum cannot explain that: leave it out with layers=…, or give each call a module of "
-        "its own that gives one tensor, samples first"
+        f"layer {name!r} {why}; captum cannot explain that: {instead}give each call a module of its own that gives one "
+        "tensor, samples first"
     )
+
+
+def _patterns(wanted: list[str], every: list[str]) -> list[str]:
+    """Globs that take modules wanted and no other: by last name, as ``*.linear1``, where several share it."""
+    found = []
+    for name in wanted:
+        glob = "*." + name.rpartition(".")[2]
+        same = {other for other in every if fnmatchcase(other, glob)}
+        found.append(glob if len(same) > 1 and same <= set(wanted) else name)
+    return list(dict.fromkeys(found))
 
 
 def _unit_axis(module: nn.Module, output: Tensor, *, maps: bool) -> int:

@@ -183,9 +183,9 @@ class PicturesLike(Protocol):
 def attribution_pictures(networks: Mapping[str, PicturesLike]) -> Figure:
     """A row an image: the image itself, and beside it what each network attributed to its pixels.
 
-    Attributions are summed over channels. Red adds to the score, blue takes from it; each picture has its own scale,
-    to the 99th percentile of its magnitude, since scores of networks differ by orders of magnitude. A picture that is
-    zero everywhere is white, one that holds a value that is not finite is grey.
+    Attributions are summed over channels. Red adds to the score, blue takes from it, as a line under the figure says;
+    each picture has its own scale, to the 99th percentile of its magnitude, since scores of networks differ by orders
+    of magnitude. A picture that is zero everywhere is white, one that holds a value that is not finite is grey.
 
     Args:
         networks: From names to what ``input_attributions`` or ``grad_cam_maps`` gave of the same images.
@@ -219,6 +219,7 @@ def attribution_pictures(networks: Mapping[str, PicturesLike]) -> Figure:
             _show_values(grid[i, j], pictures.values[i].astype("float64").sum(axis=0))
             if pictures.predicted[i] >= 0:
                 grid[i, j].set_xlabel(f"says {pictures.predicted[i]}", fontsize=8, labelpad=1)
+    figure.supxlabel("red adds to the score, blue takes from it", fontsize=8)
     return figure
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import captum.attr as captum
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from deepprobe.attribution import attributions
+from deepprobe.attribution import attributions, unit_damage
+from deepprobe.attribution import calls as calls_module
 from deepprobe.attribution.methods import METHODS
 from deepprobe.errors import ConfigError, ShapeError, UnknownNameError
 from deepprobe.models import create_model
@@ -307,8 +312,10 @@ def test_settings_that_are_wrong(
 def test_what_captum_cannot_explain_is_said(network: nn.Module, images: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(ConfigError, match="layer 'lin' is called 2 times in a forward pass"):
         attributions(CalledTwice(), torch.randn(3, 6), target=0)
-    with pytest.raises(ConfigError, match="layer 'lstm\\[0\\]' gives a container of tensors"):
-        attributions(TupleOut(), torch.randn(3, 4, 5), target=0)
+    with pytest.raises(
+        ConfigError, match=r"layer 'lstm' gives a container of tensors.* with layers=\['head'\], or give"
+    ):
+        attributions(TupleOut(), torch.randn(3, 4, 5), target=0, layers="*")
     with pytest.raises(ConfigError, match="hold no labels"):
         attributions(network, images[0])
     with pytest.raises(ConfigError, match="labels from 0 to 7, but the model gives 4 scores"):
@@ -323,3 +330,68 @@ def test_what_captum_cannot_explain_is_said(network: nn.Module, images: tuple[Te
         attributions(network, images, layers="stage9.*")
     with pytest.raises(ShapeError, match="holds no samples"):
         attributions(network, [])
+
+
+class Attentive(nn.Module):
+    """Two layers of self-attention, whose attention modules give tuples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(6, 2, dim_feedforward=8, batch_first=True)
+        self.enc = nn.TransformerEncoder(layer, 2)
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.enc(x).mean(1))
+
+
+def test_layers_of_attention_are_left_out_with_one_warning() -> None:
+    batch = torch.randn(4, 5, 6), torch.arange(4) % 3
+    with pytest.warns(UserWarning, match="are left out: 'enc.layers.0.self_attn' gives a container of") as told:
+        table = attributions(Attentive(), [batch, batch], ("gradient-x-activation", "integrated-gradients"), n_steps=2)
+    assert [Path(warning.filename).name for warning in told] == ["test_calls.py"]
+    linear = [f"enc.layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)]
+    assert table["layer"].unique().tolist() == [*linear, "fc"]
+    with pytest.warns(UserWarning, match="'lstm' gives a container"):
+        assert len(unit_damage(TupleOut(), (torch.randn(3, 4, 5), torch.tensor([0, 1, 1])))) == 2
+
+
+def test_naming_layers_of_attention_is_an_error_that_shows_what_works() -> None:
+    batch = torch.randn(4, 5, 6), torch.arange(4) % 3
+    with pytest.raises(ConfigError, match=r"layer 'enc\.layers\.0\.self_attn' gives a container") as told:
+        attributions(Attentive(), batch, layers="*self_attn")
+    shown = ast.literal_eval(str(told.value).partition("layers=")[2].partition(", or")[0])
+    assert shown == ["*.linear1", "*.linear2", "fc"]
+    assert len(attributions(Attentive(), batch, layers=shown, n_steps=2)) == 8 + 6 + 8 + 6 + 3
+
+
+class Counted(list):
+    """Stands where tqdm does."""
+
+    last: Counted
+
+    def __init__(self, *, total: int | None = None, **options: object) -> None:
+        super().__init__()
+        self.total, Counted.last = total, self
+
+    def update(self) -> None:
+        self.append(1)
+
+    def __enter__(self) -> Counted:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_bar_knows_its_total(lazy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls_module, "tqdm", Counted)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    x = torch.randn(9, 3)
+    batches = DataLoader(x[:8], batch_size=4) if lazy else [x[:4], x[:0], x[4:]]
+    attributions(model, batches, ("integrated-gradients", "conductance"), target=0, n_steps=2, rows=7)
+    assert len(Counted.last) == Counted.last.total
+    assert Counted.last.total == 2 * (2 + 4 if lazy else 2 + 2 + 3)
+    attributions(model, (part for part in x.split(4)), "grad-cam", target=0)
+    assert Counted.last.total is None

@@ -114,6 +114,7 @@ def test_pictures_stand_side_by_side():
     np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), values[0, 0])
     assert figure.axes[1].images[0].get_clim()[1] == pytest.approx(np.percentile(np.abs(values[0]), 99))
     assert not figure.axes[4].images  # not finite: grey
+    assert figure.get_supxlabel() == "red adds to the score, blue takes from it"
     assert figure.axes[4].get_xlabel() == "says 5"
     other = Shown(images + 1, values, one.target, one.predicted)
     with pytest.raises(ConfigError, match="these differ"):

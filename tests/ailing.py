@@ -81,6 +81,11 @@ class Unused(nn.Module):
         return self.used(x)
 
 
+def frozen() -> nn.Sequential:
+    """The healthy network, as a feature extractor whose head was frozen too."""
+    return healthy().requires_grad_(False)
+
+
 class Bottleneck(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -164,6 +169,8 @@ ZOO: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, Tensor], float]]] = {
     "no variance": lambda: (changed(lambda m: m[3].weight[:8].zero_()), data(), LR),
     "far statistics": lambda: (changed(_far_statistics), data(), LR),
     "settled statistics": lambda: (changed(_settled_statistics), data(), LR),
+    "frozen": lambda: (frozen(), data(), LR),
+    "probabilities": lambda: (nn.Sequential(healthy(), nn.Softmax(dim=1)), data(), LR),
     "sure": lambda: (changed(lambda m: m[-1].weight.mul_(100.0)), data(), LR),
     "too fast": lambda: (healthy(), data(), 1e3),
     "too slow": lambda: (healthy(), data(), 1e-8),
@@ -198,6 +205,7 @@ CASES: dict[str, tuple[str, str]] = {
     "jacobian-explodes": ("growing", "plain"),
     "jacobian-vanishes": ("shrinking", "plain"),
     "unreached-parameters": ("unused", "healthy"),
+    "all-parameters-frozen": ("frozen", "healthy"),
     "dead-units": ("dead", "healthy"),
     "saturated-units": ("saturated", "tanh"),
     "identical-units": ("identical", "healthy"),
@@ -208,6 +216,7 @@ CASES: dict[str, tuple[str, str]] = {
     "channels-without-variance": ("no variance", "healthy"),
     "running-statistics-off": ("far statistics", "settled statistics"),
     "constant-predictions": ("alike", "healthy"),
+    "softmax-twice": ("probabilities", "healthy"),
     "loss-above-chance": ("sure", "healthy"),
     "update-too-large": ("too fast", "healthy"),
     "update-too-small": ("too slow", "healthy"),

@@ -149,6 +149,8 @@ class Outputs:
         spread: Share of ‖scores‖_F that differs between samples, each sample's mean score taken off; NaN of one sample
             or one score, whose size is a matter of its unit.
         share_nonfinite: Of the scores.
+        off_probability: Largest distance of a sample's sum of scores from 1; infinite where one is negative.
+        cross_entropy: Of the scores, taken for logits, and the labels; NaN without labels that fit.
         eval_accuracy: In evaluation mode, over all samples.
         eval_n_predicted: Classes predicted there.
     """
@@ -161,6 +163,8 @@ class Outputs:
     rms: float
     spread: float
     share_nonfinite: float
+    off_probability: float
+    cross_entropy: float
     eval_accuracy: float
     eval_n_predicted: int
 
@@ -191,6 +195,8 @@ class Outputs:
             rms=float(torch.linalg.vector_norm(values) / values.numel() ** 0.5),
             spread=_spread(centred),
             share_nonfinite=float(1 - torch.isfinite(values).double().mean()),
+            off_probability=float("inf") if (values < 0).any() else float((values.sum(1) - 1).abs().max()),
+            cross_entropy=_cross_entropy(values, labels),
             eval_accuracy=_accuracy(eval_found, eval_targets),
             eval_n_predicted=len(np.unique(eval_found.numpy())),
         )
@@ -202,6 +208,15 @@ def _spread(centred: Tensor) -> float:
         return float("nan")
     total = torch.linalg.vector_norm(centred)
     return float(torch.linalg.vector_norm(centred - centred.mean(0)) / total) if total > 0 else 0.0
+
+
+def _cross_entropy(values: Tensor, labels: Tensor | None) -> float:
+    """Mean cross-entropy of scores taken for logits; NaN where labels are none of theirs."""
+    if labels is None or len(labels) != len(values):
+        return float("nan")
+    targets = labels.cpu().long()
+    fits = 0 <= int(targets.min()) <= int(targets.max()) < values.shape[1]
+    return float(torch.nn.functional.cross_entropy(values, targets)) if fits else float("nan")
 
 
 def _accuracy(found: Tensor, labels: Tensor | None) -> float:

@@ -35,12 +35,18 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     evidence: Evidence
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was not looked at, and why, one sentence each."""
+        return self.evidence.notes
+
     def table(self) -> pd.DataFrame:
         """One row a finding (``records.finding.COLUMNS``)."""
         return findings_table(self.findings)
 
     def __str__(self) -> str:
-        return "\n\n".join(_words(i, f) for i, f in enumerate(self.findings, start=1)) or HEALTHY
+        found = [_words(i, f) for i, f in enumerate(self.findings, start=1)] or [HEALTHY]
+        return "\n\n".join(found + [f"Note: {note}" for note in self.notes])
 
     def _repr_html_(self) -> str:
         """For notebooks; names of layers come from the model and are escaped."""
@@ -49,7 +55,8 @@ class Diagnosis:
             f"<small>{html.escape(_evidence(f))}<br>{html.escape(f.advice)}</small></li>"
             for f in self.findings
         )
-        return f"<ol>{''.join(items)}</ol>" if self.findings else f"<p>{HEALTHY}</p>"
+        notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in self.notes)
+        return (f"<ol>{''.join(items)}</ol>" if self.findings else f"<p>{HEALTHY}</p>") + notes
 
 
 def diagnose(
@@ -75,13 +82,13 @@ def diagnose(
         layers: Which layers; by default all.
         device: Where to run; by default where the model is.
         seed: Of what the model draws.
-        progress: Show a bar once it takes more than two seconds.
+        progress: Show a bar with the name of the pass, on terminals and in notebooks.
 
     Returns:
-        The diagnosis; ``print`` it, or see ``.table()`` and ``.evidence``.
+        The diagnosis; ``print`` it, or see ``.table()``, ``.evidence`` and ``.notes``.
 
     Raises:
-        ConfigError: If ``lr`` is not positive, or there is no loss that fits the batches.
+        ConfigError: If ``lr`` is no positive number, or ``loss`` none that takes (model, batch) and fits the batches.
         ShapeError: If there is no sample, or the network does not run on the batch as it trains.
         UnknownNameError: If ``layers`` matches nothing.
 

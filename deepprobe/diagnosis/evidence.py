@@ -7,7 +7,10 @@ Jacobian, shattering and precision the statistics of that batch are held fixed, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -15,18 +18,18 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from deepprobe.diagnosis.batch_facts import Inputs, Labels, Outputs, first_samples, input_of, labels_of
+from deepprobe.diagnosis.batch_facts import LABEL_KEYS, Inputs, Labels, Outputs, first_samples, input_of, labels_of
 from deepprobe.diagnosis.derivatives import Jacobian, jacobian, precision_floors, shattering
-from deepprobe.diagnosis.roles import ACTIVATION, BLOCK, WEIGHTED, roles
+from deepprobe.diagnosis.roles import ACTIVATION, BLOCK, NORM, WEIGHTED, roles
 from deepprobe.diagnosis.training_pass import scores_of, training_pass
 from deepprobe.diagnosis.watching import GRAM_SAMPLES, watching
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.passes import as_batches, device_of, differentiating, evaluating, moved, n_samples, run
 from deepprobe.hooks.select import LayerSelection, select_layers, unwrapped
-from deepprobe.probes.gradients import default_loss, gradient_signal
+from deepprobe.probes.gradients import checked_loss, default_loss, gradient_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from deepprobe.diagnosis.structure import Structure
     from deepprobe.probes.gradients import Loss
@@ -39,6 +42,35 @@ ALL_SAMPLES = 1024
 
 PARTS = 4
 """Micro-batches for the signal-to-noise ratio of gradients, each of four samples at least."""
+
+PASSES = (
+    "forward and backward",
+    "gradient noise",
+    "Jacobian",
+    "neighbouring gradients",
+    "float64 replay",
+    "evaluation",
+)
+"""Names of the passes, for the bar."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How evidence was gathered.
+
+    Attributes:
+        n_samples: Samples that layers and kernels were seen on.
+        seed: Of what the model draws.
+        torch: Version.
+        device: Where the network ran.
+        has_loss: Whether there was a loss, and so gradients.
+    """
+
+    n_samples: int
+    seed: int
+    torch: str
+    device: str
+    has_loss: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +98,7 @@ class Evidence:
             (Balduzzi et al. 2017); NaN where unknown.
         gradient_correlation_noise: Its standard error if gradients were white noise.
         structure: Depth, widths, normalisations, shortcuts, parameters.
+        setting: How all this was gathered.
         lr: Learning rate that updates are judged by, if any.
     """
 
@@ -79,19 +112,30 @@ class Evidence:
     gradient_correlation: float
     gradient_correlation_noise: float
     structure: Structure
+    setting: Setting
     lr: float | None = None
 
     @property
     def path(self) -> pd.DataFrame:
-        """The representation by depth: rows of blocks, of activations or of layers with weights.
+        """The representation by depth: rows of blocks, of activations, of normalisations or of layers with weights.
 
-        The first of these roles that has three rows at least, else the last.
+        The first of these roles that has three rows at least, else the last. What a normalisation has yet to scale is
+        no representation, so that layers with weights come last.
         """
-        for role in (BLOCK, ACTIVATION, WEIGHTED):
+        for role in (BLOCK, ACTIVATION, NORM, WEIGHTED):
             rows = self.layers[(self.layers["role"] == role) & ~self.layers["layer"].isin(self.zero_starts)]
             if len(rows) >= 3:
                 break
         return rows.reset_index(drop=True)
+
+    @property
+    def inner_path(self) -> pd.DataFrame:
+        """The path without answers whose size the target sets: those of a regression, or a single one."""
+        path = self.path
+        if len(path) and path["role"].iloc[-1] != BLOCK:
+            free = self.labels is None and path["role"].iloc[-1] == WEIGHTED
+            path = path.iloc[:-1] if free or path["n_features"].iloc[-1] == 1 else path
+        return path
 
     @property
     def zero_starts(self) -> tuple[str, ...]:
@@ -108,6 +152,18 @@ class Evidence:
     def head_starts_at_zero(self) -> bool:
         """Whether the last kernel is zero and has a gradient, so that the first answers say nothing."""
         return len(self.kernels) > 0 and str(self.kernels["layer"].iloc[-1]) in self.zero_starts
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was not looked at, and why, one sentence each."""
+        found = []
+        if not self.structure.activations and self.structure.depth > 1:
+            found.append("Dead and saturated units were not looked at: no activation is a module.")
+        if not self.setting.has_loss:
+            found.append("Gradients were not looked at: there are no labels, and no loss was given.")
+        elif self.labels is None:
+            found.append("The size of weights and Jacobian was not judged: labels are not one class a sample.")
+        return tuple(found)
 
     @property
     def has_learned(self) -> bool:
@@ -145,13 +201,13 @@ def gather(
         lr: Learning rate of plain SGD, for ``update_ratio``.
         device: Where to run; by default where the model is.
         seed: Of what the model draws.
-        progress: Show a bar once it takes more than two seconds.
+        progress: Show a bar with the name of the pass, on terminals and in notebooks.
 
     Returns:
         The evidence.
 
     Raises:
-        ConfigError: If ``lr`` is not positive, or there is no loss that fits the batches.
+        ConfigError: If ``lr`` is no positive number, or ``loss`` none that takes (model, batch) and fits the batches.
         ShapeError: If there is no sample, or the network does not run on the batch as it trains.
         UnknownNameError: If ``layers`` matches nothing.
 
@@ -161,35 +217,41 @@ def gather(
         >>> found.kernels[["layer", "fan_in", "fan_out"]].values.tolist()
         [['', 3, 2]]
     """
-    if lr is not None and not 0 < lr < float("inf"):
-        raise ConfigError(f"lr={lr}: a learning rate is a positive number")
+    _check_rate(lr)
     kept = _first_batches(as_batches(batches))
     batch = first_samples(kept[0], SAMPLES)
-    loss = loss if loss is not None or not _has_target(batch) else default_loss
+    loss = checked_loss(loss) if loss is not None else _loss_of(model, batch, device)
     watched = roles(unwrapped(model))
     if layers is not None:
         chosen = select_layers(model, layers)
         watched = {name: role for name, role in watched.items() if name in chosen}
-    bar = tqdm(total=6, desc="gathering evidence", unit="pass", delay=2, disable=None if progress else True)
+    bar = tqdm(total=len(PASSES), desc=PASSES[0], unit="pass", leave=False, disable=None if progress else True)
+
+    def over() -> None:
+        """Say that a pass is over, and which one begins."""
+        bar.update()
+        bar.set_description(PASSES[min(int(bar.n), len(PASSES) - 1)])
+
     with bar:
         with differentiating(model, device=device, seed=seed) as network:
             here = moved(batch, device_of(network))
+            place = str(device_of(network))
             seen = training_pass(network, here, loss, roles=watched, lr=lr)
-            bar.update()
+            over()
         kernels = _with_signal(seen.kernels, model, batch, loss, device, seed)
-        bar.update()
+        over()
         found_jacobian = jacobian(model, batch, seen.scores, device=device, seed=seed)
-        bar.update()
+        over()
         with differentiating(model, device=device, seed=seed) as network:
             _hold_statistics(network, here)
             correlation, noise = shattering(network, here, seen.scores)
-            bar.update()
+            over()
             table = _with_precision(seen.layers, network, here, watched)
-            bar.update()
+            over()
         with evaluating(model, device=device) as network:
             table = _with_evaluation(table, network, here, watched)
             eval_scores = [_eval_scores(network, b) for b in kept]
-            bar.update()
+            over()
     labels = [labels_of(b) for b in kept]
     return Evidence(
         layers=table,
@@ -202,8 +264,16 @@ def gather(
         gradient_correlation=correlation,
         gradient_correlation_noise=noise,
         structure=seen.structure,
+        setting=Setting(n_samples(batch), seed, torch.__version__, place, has_loss=loss is not None),
         lr=lr,
     )
+
+
+def _check_rate(lr: Any) -> None:
+    """ConfigError if a learning rate is given that is no positive number."""
+    number = isinstance(lr, Real) and not isinstance(lr, bool)
+    if lr is not None and not (number and 0 < lr < float("inf")):
+        raise ConfigError(f"lr={lr!r}: a learning rate is a positive number")
 
 
 def _first_batches(batches: Iterable[Any]) -> list[Any]:
@@ -222,9 +292,15 @@ def _first_batches(batches: Iterable[Any]) -> list[Any]:
     return kept
 
 
-def _has_target(batch: Any) -> bool:
-    """Whether a batch is more than an input."""
-    return not isinstance(batch, Tensor) and not (isinstance(batch, (tuple, list)) and len(batch) == 1)
+def _loss_of(model: nn.Module, batch: Any, device: Any) -> Loss | None:
+    """The default loss; None where a batch is no more than an input: alone, or a dict that no loss comes from."""
+    if isinstance(batch, Mapping) and not any(key in batch for key in LABEL_KEYS):
+        with evaluating(model, device=device) as network, suppress(RuntimeError, ValueError, IndexError):
+            found = run(network, moved(batch, device_of(network)))  # where it fails, the first pass says why
+            return default_loss if isinstance(getattr(found, "loss", None), Tensor) else None
+        return None
+    alone = isinstance(batch, Tensor) or (isinstance(batch, (tuple, list)) and len(batch) == 1)
+    return None if alone else default_loss
 
 
 def _with_signal(

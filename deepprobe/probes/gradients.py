@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -75,7 +75,8 @@ def gradient_signal(
         kernel that the loss does not reach has norm and noise 0 and no ratio.
 
     Raises:
-        ConfigError: If ``micro_batches`` is not a number from 2, or there is no loss that fits the batches.
+        ConfigError: If ``micro_batches`` is not a number from 2, ``loss`` does not take (model, batch), or there is no
+            loss that fits the batches.
         ShapeError: If there are fewer than two samples, a batch cannot be cut, or the loss is not one number.
         UnknownNameError: If ``layers`` matches nothing, or nothing that has a kernel.
 
@@ -88,7 +89,7 @@ def gradient_signal(
     """
     if not isinstance(micro_batches, int) or isinstance(micro_batches, bool) or micro_batches < 2:
         raise ConfigError(f"micro_batches={micro_batches!r}: noise is seen between parts, so name a number from 2 on")
-    loss = default_loss if loss is None else loss
+    loss = default_loss if loss is None else checked_loss(loss)
     with differentiating(model, device=device, seed=seed) as network:
         chosen = kernels(network, layers)
         trained = [k.parameter for k in chosen if k.parameter.requires_grad]
@@ -179,6 +180,23 @@ def _gradients(loss: Loss, model: nn.Module, batch: Any, parameters: list[nn.Par
         return [None] * len(parameters)
     found = torch.autograd.grad(value.sum(), parameters, allow_unused=True)
     return [None if g is None else g.to_dense() if g.is_sparse else g for g in found]
+
+
+def checked_loss(loss: Any) -> Loss:
+    """The loss, if it may be one that takes (model, batch).
+
+    Raises:
+        ConfigError: If it is a criterion of torch, which takes (output, target), or cannot be called.
+    """
+    if isinstance(loss, nn.modules.loss._Loss) or getattr(loss, "__module__", "") == "torch.nn.functional":
+        name = f"F.{loss.__name__}" if hasattr(loss, "__name__") else f"nn.{type(loss).__name__}()"
+        raise ConfigError(
+            f"loss={name} takes (output, target); a loss here takes (model, batch): pass "
+            f"loss=lambda model, batch: {name}(model(batch[0]), batch[1])"
+        )
+    if not callable(loss):
+        raise ConfigError(f"loss={loss!r} is no function; pass loss=lambda model, batch: …, one number")
+    return cast("Loss", loss)
 
 
 def default_loss(model: nn.Module, batch: Any) -> Tensor:

@@ -46,6 +46,10 @@ class DiagnosisLike(Protocol):
     def evidence(self) -> Any:
         """With the tables ``path``, ``layers`` and ``kernels``."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was not looked at."""
+
     def table(self) -> pd.DataFrame:
         """Findings as rows."""
 
@@ -92,6 +96,8 @@ def render_diagnosis(diagnosis: DiagnosisLike, *, title: str = "Diagnosis") -> s
         title=clean(title),
         lead=lead,
         items=[_item(row) for _, row in table.iterrows()],
+        notes=[clean(note) for note in diagnosis.notes],
+        setting=_setting(diagnosis.evidence),
         panels=panels(diagnosis),
     )
 
@@ -108,6 +114,15 @@ def _item(row: pd.Series[Any]) -> Item:
         evidence=clean(f"{compared}. Source: {row['source']}"),
         advice=clean(row["advice"]),
     )
+
+
+def _setting(evidence: Any) -> str:
+    """How the evidence was gathered, one line; what is not known is left out."""
+    known = getattr(evidence, "setting", None)
+    facts = [f"torch {known.torch}", f"on {known.device}", f"seed {known.seed}"] if known is not None else []
+    rate = getattr(evidence, "lr", None)
+    facts += [] if rate is None else [f"learning rate {rate:g}"]
+    return clean(", ".join([*([plural(known.n_samples, "sample")] if known is not None else []), *facts]))
 
 
 def panels(diagnosis: DiagnosisLike) -> list[Panel]:

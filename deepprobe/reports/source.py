@@ -250,7 +250,10 @@ def _named(source: Any) -> list[tuple[str, Any]]:
         return [
             (one.name if isinstance(one, RunLike) else f"network {i}", one) for i, one in enumerate(source, start=1)
         ]
-    raise ShapeError(f"a report is made from tables of condition_numbers and runs, not from {type(source).__name__}")
+    words = f"a report is made from tables of condition_numbers and runs, not from {type(source).__name__}"
+    if hasattr(source, "findings"):
+        words += "; deepprobe.reports.write_diagnosis(diagnosis, path) writes the page of a diagnosis"
+    raise ShapeError(words)
 
 
 def _split_by_network(table: pd.DataFrame) -> list[tuple[str, Any]]:

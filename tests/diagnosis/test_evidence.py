@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from types import SimpleNamespace
+
 import ailing
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepprobe.diagnosis import gather
+from deepprobe.diagnosis.evidence import PASSES
 from deepprobe.errors import ConfigError, DeepprobeError, ShapeError, UnknownNameError
 
 
@@ -194,6 +199,43 @@ def test_without_labels_nothing_is_known_of_gradients() -> None:
     assert np.isnan(found.outputs.loss if found.outputs else 0.0)
 
 
+class OwnLoss(nn.Module):
+    """Gives a loss for a dict without labels, as masked autoencoders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(6, 6)
+
+    def forward(self, values: Tensor) -> SimpleNamespace:
+        logits = self.lin(values)
+        return SimpleNamespace(loss=((logits - values) ** 2).mean(), logits=logits)
+
+
+def test_of_dicts_without_labels_gradients_are_known_where_the_model_gives_a_loss() -> None:
+    batch = {"values": torch.randn(8, 6)}
+    unknown = gather(toys.DictIn(), [batch], progress=False)
+    assert unknown.kernels["gradient_norm"].isna().all()
+    assert not unknown.setting.has_loss
+    known = gather(OwnLoss(), [batch], progress=False)
+    assert (known.kernels["gradient_norm"] > 0).all()
+
+
+def test_how_it_was_gathered_is_known() -> None:
+    found = gather(ailing.healthy(), ailing.data(200), seed=3, progress=False).setting
+    assert (found.n_samples, found.seed, found.torch, found.device) == (128, 3, torch.__version__, "cpu")
+
+
+def test_a_terminal_is_told_the_pass_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    gather(ailing.healthy(), ailing.data())
+    assert shown.getvalue() == ""
+    monkeypatch.setattr(shown, "isatty", lambda: True, raising=False)
+    gather(ailing.healthy(), ailing.data())
+    assert [name for name in PASSES if name in shown.getvalue()] == list(PASSES)
+    assert shown.getvalue().lstrip("\r").startswith(f"{PASSES[0]}:   0%")
+
+
 def test_layers_can_be_chosen() -> None:
     found = gather(ailing.healthy(), ailing.data(), layers=nn.Linear, progress=False)
     assert found.layers["layer"].tolist() == ["0", "3", "6", "9"]
@@ -205,6 +247,10 @@ def test_layers_can_be_chosen() -> None:
     [
         ({"batches": []}, ShapeError, "batches holds no samples"),
         ({"lr": -1.0}, ConfigError, "lr=-1.0: a learning rate is a positive number"),
+        ({"lr": "0.1"}, ConfigError, "lr='0.1': a learning rate is a positive number"),
+        ({"loss": nn.MSELoss()}, ConfigError, r"takes \(model, batch\).*batch: nn.MSELoss\(\)\(model\(batch\[0\]\)"),
+        ({"loss": F.mse_loss}, ConfigError, r"lambda model, batch: F.mse_loss\(model\(batch\[0\]\), batch\[1\]\)"),
+        ({"loss": "mse"}, ConfigError, "loss='mse' is no function"),
         ({"lr": float("nan")}, ConfigError, "lr=nan: a learning rate is a positive number"),
         ({"layers": "nothing.*"}, UnknownNameError, "matches nothing"),
         ({"batches": [(torch.randn(4, 16), torch.randn(4))]}, ConfigError, "pass loss=lambda"),

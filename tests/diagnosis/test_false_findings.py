@@ -217,3 +217,60 @@ def test_labels_beyond_the_scores_and_batches_that_do_not_fit_are_one_clear_erro
         rules(ailing.healthy(), (x, y + 4))
     with pytest.raises(ShapeError, match="does not run on one of the batches"):
         rules(ailing.healthy(), [(x, y), (x[:, :7], y)])
+
+
+class NormalisedFunctional(nn.Module):
+    """Convolutions, batch normalisations, and non-linearities that are functions."""
+
+    def __init__(self, depth: int = 5) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolutions = nn.ModuleList(nn.Conv2d(3 if i == 0 else 8, 8, 3, padding=1) for i in range(depth))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(depth))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = F.relu(norm(convolution(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def test_the_scale_before_a_normalisation_is_no_fault() -> None:
+    model, x = NormalisedFunctional(), torch.randn(64, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    model.convolutions[0].weight.data *= 1000  # type: ignore[operator,union-attr]
+    seen = diagnose(model, (x, torch.arange(64) % 4), progress=False)
+    assert seen.findings == ()
+    assert seen.evidence.path["role"].unique().tolist() == ["norm"]
+
+
+def test_weights_of_functions_nobody_knows_are_judged_by_both_scales() -> None:
+    found = {}
+    for gain in (0.5, 1.0, 2**-0.5, 3.0):
+        model = Functional(16, *[32] * 15, 4)
+        for layer in model.layers:
+            nn.init.normal_(layer.weight, 0.0, gain * (2 / layer.in_features) ** 0.5)  # type: ignore[arg-type,operator,union-attr]
+        found[gain] = "mis-scaled-initialisation" in rules(model, ailing.data())
+    assert found == {0.5: True, 1.0: False, 2**-0.5: False, 3.0: True}
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_answers_of_any_size_are_no_fault_in_a_regression(scale: float) -> None:
+    x, _ = ailing.data()
+    model = chain(16, 32, 32, 3)
+    model[-1].weight.data *= scale  # type: ignore[operator,union-attr]
+    found = rules(model, [(x, scale * x[:, :3])], loss=squares)
+    assert not found & {"jacobian-explodes", "jacobian-vanishes", "mis-scaled-initialisation"}
+    functional = Functional(16, 32, 32, 3)
+    functional.layers[-1].weight.data *= scale  # type: ignore[operator,union-attr]
+    assert not rules(functional, [(x, scale * x[:, :3])], loss=squares)
+
+
+def test_a_loss_of_probabilities_takes_no_second_softmax() -> None:
+    model, batch = nn.Sequential(ailing.healthy(), nn.Softmax(dim=1)), ailing.data()
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return F.nll_loss(model(batch[0]).log(), batch[1])
+
+    assert "softmax-twice" in rules(model, batch)
+    assert "softmax-twice" in rules(model, batch, loss=lambda m, b: F.cross_entropy(m(b[0]), b[1]))
+    assert "softmax-twice" not in rules(model, batch, loss=loss)

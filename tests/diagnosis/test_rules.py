@@ -10,7 +10,7 @@ from torch import nn
 
 from deepprobe.diagnosis import RULES, diagnose
 from deepprobe.diagnosis.calls import found_in
-from deepprobe.diagnosis.rules.rule import Rule, from_here_on, graded
+from deepprobe.diagnosis.rules.rule import Rule, from_here_on, graded, percent
 
 
 def test_every_rule_has_a_sick_and_a_healthy_network() -> None:
@@ -103,6 +103,27 @@ def test_from_here_on_is_the_last_unbroken_stretch() -> None:
     assert from_here_on(pd.Series([True, True])) == 0
     assert from_here_on(pd.Series([True, False])) is None
     assert from_here_on(pd.Series([], dtype=bool)) is None
+
+
+def test_what_was_not_looked_at_is_said_beside_what_was_found() -> None:
+    x, y = ailing.data()
+    residual = diagnose(ailing.Residual(), (x, y), progress=False)  # its non-linearity is a function
+    assert residual.notes == ("Dead and saturated units were not looked at: no activation is a module.",)
+    unlabelled = diagnose(ailing.healthy(), x, progress=False)
+    assert str(unlabelled) == (
+        "No rule found anything.\n\nNote: Gradients were not looked at: there are no labels, and no loss was given."
+    )
+    assert "Gradients were not looked at" in unlabelled._repr_html_()
+    squares = diagnose(
+        ailing.healthy(), (x, x[:, :4]), loss=lambda m, b: ((m(b[0]) - b[1]) ** 2).mean(), progress=False
+    )
+    assert squares.notes == ("The size of weights and Jacobian was not judged: labels are not one class a sample.",)
+    assert diagnose(ailing.healthy(), (x, y), progress=False).notes == ()
+
+
+def test_percentages_are_written_one_way() -> None:
+    shares = (0.0, 1.2e-5, 9e-4, 0.0312, 0.5, 0.999, 1.0)
+    assert [percent(share) for share in shares] == ["0 %", "0.0012 %", "0.09 %", "3.1 %", "50 %", "99.9 %", "100 %"]
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepprobe.errors import ConfigError
+from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.records.finding import Finding, findings_table
-from deepprobe.reports import evidence_by_depth, write_diagnosis
+from deepprobe.reports import evidence_by_depth, write_diagnosis, write_report
 from deepprobe.reports.diagnosis import evidence_table, panels, render_diagnosis
 
 
@@ -36,10 +36,12 @@ KERNELS = pd.DataFrame({"layer": ["a"], "depth": [1], "update_ratio": [np.nan]})
 @dataclass
 class Given:
     findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def evidence(self):
-        return SimpleNamespace(path=LAYERS, layers=LAYERS, kernels=KERNELS)
+        setting = SimpleNamespace(n_samples=64, seed=3, torch="2.13", device="cpu")
+        return SimpleNamespace(path=LAYERS, layers=LAYERS, kernels=KERNELS, setting=setting, lr=0.05)
 
     def table(self):
         return findings_table(self.findings)
@@ -61,6 +63,17 @@ def test_a_page_without_findings_does_not_promise_health():
     page = render_diagnosis(Given())
     assert "No rule found anything." in page
     assert "no proof of health" in page
+
+
+def test_notes_and_how_it_was_made_stand_on_the_page():
+    page = render_diagnosis(Given(notes=("<b>Not</b> looked at.",)))
+    assert "Note: &lt;b&gt;Not&lt;/b&gt; looked at." in page
+    assert "from 64 samples, torch 2.13, on cpu, seed 3, learning rate 0.05." in page
+
+
+def test_a_report_of_networks_names_the_page_of_a_diagnosis(tmp_path: Path):
+    with pytest.raises(ShapeError, match=r"not from Given; deepprobe\.reports.write_diagnosis"):
+        write_report(Given(), tmp_path / "a.html")
 
 
 def test_the_page_is_the_same_each_time_and_written_whole(tmp_path: Path):

@@ -48,13 +48,12 @@ def structural_bottleneck(evidence: Evidence, threshold: float) -> Sign | None:
 @rule(
     threshold=10.0,
     source=f"Ioffe & Szegedy 2015; Daneshmand et al. 2020; depth and drift {CALIBRATION}",
-    advice="Normalise after each layer (Ioffe & Szegedy 2015; for small batches Ba et al. 2016, Wu & He 2018), "
-    "or use an "
-    "initialisation made for going without (Xiao et al. 2018; Zhang et al. 2019).",
+    advice="Normalise after each layer (Ioffe & Szegedy 2015; for small batches Ba et al. 2016, Wu & He 2018), or use "
+    "an initialisation made for going without (Xiao et al. 2018; Zhang et al. 2019).",
 )
 def normalisation_missing(evidence: Evidence, threshold: float) -> Sign | None:
     """A deep network has no normalisation, and its signal or gradient changes more than tenfold by depth."""
-    structure, path = evidence.structure, evidence.path
+    structure, path = evidence.structure, evidence.inner_path
     if structure.n_norms or structure.depth < DEEP or len(path) < 3 or evidence.has_learned:
         return None
     drift = {name: _drift(path[name]) for name in ("rms", "gradient_norm")}
@@ -85,21 +84,23 @@ def _drift(values: pd.Series[Any]) -> float:
     source="He et al. 2015, eq. 10–13 (the product of the layers' gains must stay near 1); Glorot & Bengio 2010, eq. "
     f"12, for layers before other non-linearities; factor {CALIBRATION}",
     advice="Draw weights with variance 2 / fan_in before ReLU (He et al. 2015) and 2 / (fan_in + fan_out) else "
-    "(Glorot & "
-    "Bengio 2010). torch's default for linear layers and convolutions has only a sixth of He's variance.",
+    "(Glorot & Bengio 2010). torch's default for linear layers and convolutions has only a sixth of He's variance.",
 )
 def mis_scaled_initialisation(evidence: Evidence, threshold: float) -> Sign | None:
     """The gains of layers that no normalisation follows multiply to more than 100, or to less than 1/100."""
     kernels = evidence.kernels[~evidence.kernels["normalised"].astype(bool)]
     kernels = kernels[~kernels["layer"].isin(evidence.zero_starts)]
-    if evidence.has_learned or len(kernels) < 2 or evidence.structure.n_shortcuts:
-        return None
-    gates = {"ReLU", "LeakyReLU", "PReLU", "ELU", "GELU", "SiLU", "ReLU6"} & set(evidence.structure.activations)
-    gain = kernels["he_gain"] if gates else kernels["he_gain"] * 2**0.5
+    if evidence.labels is None or evidence.has_learned or len(kernels) < 2 or evidence.structure.n_shortcuts:
+        return None  # weights that were trained on a target may have any scale
+    known = evidence.structure.activations
+    gates = {"ReLU", "LeakyReLU", "PReLU", "ELU", "GELU", "SiLU", "ReLU6"} & set(known)
+    usual = [1.0] if gates else [2**0.5] if known else [1.0, 2**0.5]  # of functions nobody knows which they are
+    gains = [kernels["he_gain"] * factor for factor in usual]
     with np.errstate(divide="ignore"):
-        product = float(np.exp(np.log(gain.to_numpy("float64")).sum()))
-    if not (product > threshold or product < 1 / threshold):
+        products = [float(np.exp(np.log(gain.to_numpy("float64")).sum())) for gain in gains]
+    if not (min(products) > threshold or max(products) < 1 / threshold):
         return None
+    gain, product = min(zip(gains, products, strict=True), key=lambda pair: abs(np.log(pair[1])) if pair[1] else np.inf)
     row = extreme(kernels.assign(gain=gain), gain.clip(lower=1e-300).map(np.log).abs())
     says = (
         f"Initial weights are mis-scaled: over {len(kernels)} layers without normalisation their gains multiply to "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepprobe.diagnosis.rules.rule import CALIBRATION, Sign, extreme, place, rule
+from deepprobe.diagnosis.rules.rule import CALIBRATION, Sign, extreme, percent, place, rule
 
 if TYPE_CHECKING:
     from deepprobe.diagnosis.evidence import Evidence
@@ -55,8 +55,8 @@ def channels_without_variance(evidence: Evidence, threshold: float) -> Sign | No
     threshold=1.0,
     source="Ioffe & Szegedy 2015, section 3.1 (running statistics stand in for the population's); one batch standard "
     f"deviation, or a factor of ten in scale: {CALIBRATION}",
-    advice="Give data of the same preprocessing as in training; train on until the running statistics have settled, or "
-    "estimate them anew by forward passes in training mode.",
+    advice="Give data of the same preprocessing as in training; train on until the running statistics have settled, "
+    "or estimate them anew by forward passes in training mode.",
 )
 def running_statistics_off(evidence: Evidence, threshold: float) -> Sign | None:
     """Running statistics of a trained batch normalisation are far from those of the batch."""
@@ -70,7 +70,8 @@ def running_statistics_off(evidence: Evidence, threshold: float) -> Sign | None:
     if outputs is not None and outputs.accuracy - outputs.eval_accuracy > 0.1:
         harm = 0.8
         words = (
-            f" Accuracy is {outputs.accuracy:.0%} by the batch's statistics and {outputs.eval_accuracy:.0%} in eval()."
+            f" Accuracy is {percent(outputs.accuracy)} by the batch's statistics and "
+            f"{percent(outputs.eval_accuracy)} in eval()."
         )
     says = (
         f"Running statistics do not fit the data: at {place(row)} the running mean is {row['mean_shift']:.2g} batch "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepprobe.diagnosis.rules.rule import CALIBRATION, Sign, rule
+from deepprobe.diagnosis.rules.rule import CALIBRATION, Sign, percent, rule
 
 if TYPE_CHECKING:
     from deepprobe.diagnosis.evidence import Evidence
@@ -18,8 +18,8 @@ SCALE_FREE = 0.3
     source="definition: what is the same for every sample tells nothing apart (LeCun et al. 1998, “Efficient "
     "BackProp”, "
     "section 4.3)",
-    advice="Leave the feature out, or look why it is constant: a column that was not read, a channel that was "
-    "not filled.",
+    advice="Leave the feature out, or look why it is constant: a column that was not read, a channel that was not "
+    "filled.",
 )
 def constant_inputs(evidence: Evidence, threshold: float) -> Sign | None:
     """A channel of the images, or a feature of the vectors, is the same in every sample."""
@@ -123,7 +123,7 @@ def class_imbalance(evidence: Evidence, threshold: float) -> Sign | None:
     says = (
         f"Classes are imbalanced: {counts[0]} of {labels.n_samples} samples have the label "
         f"{next(iter(labels.counts))}, "
-        f"{counts[-1]} the rarest one; always answering the first is right for {labels.majority_share:.0%}."
+        f"{counts[-1]} the rarest one; always answering the first is right for {percent(labels.majority_share)}."
     )
     return Sign(0.5, says, "ratio of class frequencies, at least", ratio)
 

@@ -23,8 +23,9 @@ per layer: to a total growth e¹⁶ of the squared norm, e⁸ = 2,981 of the nor
     threshold=E8,
     source="Yang et al. 2019, section 5: trainable to 16 ξ layers, that is to a growth of the gradient's norm by e⁸ = "
     "2,981; ReLU with batch normalisation and without shortcuts grows by 1.211 a layer (theorem 8)",
-    advice="Add shortcuts (He et al. 2016); without them a smaller γ or a larger ε of batch normalisation, or fewer "
-    "layers (Yang et al. 2019). Clipping (Pascanu et al. 2013) bounds the step and does not balance the layers.",
+    advice="Add shortcuts where there are none (He et al. 2016); without them a smaller γ or a larger ε of batch "
+    "normalisation, or fewer layers (Yang et al. 2019). Clipping (Pascanu et al. 2013) bounds the step and does not "
+    "balance the layers.",
 )
 def gradients_explode(evidence: Evidence, threshold: float) -> Sign | None:
     """The gradient's norm grows from the last layer to the first by more than e⁸."""
@@ -48,7 +49,8 @@ def gradients_explode(evidence: Evidence, threshold: float) -> Sign | None:
     source="the same range of e⁸ downwards: Yang et al. 2019, section 5; Glorot & Bengio 2010, section 4 (vanishing "
     "gradients)",
     advice="Initialise so that the backward variance is kept (He et al. 2015, eq. 14; Glorot & Bengio 2010), use "
-    "non-linearities that do not saturate, normalise, add shortcuts (He et al. 2016).",
+    "non-linearities that do not saturate; where there are none, add normalisation (Ioffe & Szegedy 2015) or "
+    "shortcuts (He et al. 2016).",
 )
 def gradients_vanish(evidence: Evidence, threshold: float) -> Sign | None:
     """The gradient's norm falls from the last layer to the first by more than e⁸."""
@@ -71,8 +73,9 @@ def gradients_vanish(evidence: Evidence, threshold: float) -> Sign | None:
     source="Balduzzi et al. 2017, section 3 (gradients of deep plain networks are white noise, whose mean "
     "cosine is 0); "
     "three standard errors of white noise",
-    advice="Shortcuts with normalised, scaled branches, or the looks-linear initialisation (Balduzzi et al. 2017). By "
-    "itself no obstacle: an untrained pre-activation ResNet-164 shows it too (docs/diagnosis.md, Calibration).",
+    advice="Where there are none, shortcuts with normalised, scaled branches, or the looks-linear initialisation "
+    "(Balduzzi et al. 2017). By itself no obstacle: an untrained pre-activation ResNet-164 shows it too "
+    "(docs/diagnosis.md, Calibration).",
 )
 def gradients_shattered(evidence: Evidence, threshold: float) -> Sign | None:
     """Input gradients at neighbouring points between two samples cannot be told from white noise."""
@@ -89,14 +92,14 @@ def gradients_shattered(evidence: Evidence, threshold: float) -> Sign | None:
 @rule(
     threshold=1e4,
     source=f"Pennington et al. 2017 (singular values of the Jacobian near 1); {CALIBRATION}",
-    advice="An input that changes in its last digits changes the scores: add shortcuts or scale the initialisation "
-    "towards isometry (Saxe et al. 2014; Xiao et al. 2018).",
+    advice="An input that changes in its last digits changes the scores: add shortcuts where there are none, or scale "
+    "the initialisation towards isometry (Saxe et al. 2014; Xiao et al. 2018).",
 )
 def jacobian_explodes(evidence: Evidence, threshold: float) -> Sign | None:
     """The largest singular value from input to scores exceeds 10,000."""
     found = evidence.jacobian
-    if found is None or not threshold < found.sigma_max < math.inf:
-        return None
+    if found is None or evidence.labels is None or not threshold < found.sigma_max < math.inf:
+        return None  # what a regression is to answer may be of any scale
     says = (
         f"The scores are {found.sigma_max:.2g} times as sensitive as the input: the largest singular value of the "
         f"Jacobian (median of {found.n_samples} samples)."
@@ -110,12 +113,14 @@ def jacobian_explodes(evidence: Evidence, threshold: float) -> Sign | None:
     threshold=1e-4,
     source=f"Pennington et al. 2017 (singular values of the Jacobian near 1); {CALIBRATION}",
     advice="The answer hardly depends on the input: scale the initialisation up to isometry (Saxe et al. 2014; He et "
-    "al. 2015), or add shortcuts.",
+    "al. 2015), or add shortcuts where there are none.",
 )
 def jacobian_vanishes(evidence: Evidence, threshold: float) -> Sign | None:
     """The largest singular value from input to scores is below 1/10,000."""
     found = evidence.jacobian
-    if found is None or not found.sigma_max < threshold or evidence.has_learned or evidence.head_starts_at_zero:
+    if found is None or evidence.labels is None or not found.sigma_max < threshold:
+        return None
+    if evidence.has_learned or evidence.head_starts_at_zero:
         return None
     if found.sigma_max == 0 and evidence.outputs is not None and evidence.outputs.spread > 0.05:
         return None  # the network rounds its input, or looks it up: it has no gradient there, and needs none
@@ -125,6 +130,21 @@ def jacobian_vanishes(evidence: Evidence, threshold: float) -> Sign | None:
     )
     severity = graded(found.sigma_max, mild=threshold, severe=1e-10, least=0.6)
     return Sign(severity, says, "σ_max of Jacobian", found.sigma_max)
+
+
+@rule(
+    threshold=1.0,
+    source="definition: no parameter has requires_grad",
+    advice="Set requires_grad_(True) on what is to be trained, a new head at least (Yosinski et al. 2014); look for a "
+    "loop over all parameters that froze the head too.",
+)
+def all_parameters_frozen(evidence: Evidence, threshold: float) -> Sign | None:
+    """The network has parameters, and all of them are frozen: nothing can train."""
+    structure = evidence.structure
+    if structure.n_parameters >= threshold or not structure.n_frozen:
+        return None
+    says = f"Nothing can train: all {structure.n_frozen:,} parameters are frozen."
+    return Sign(0.3 if evidence.has_learned else 1.0, says, "trainable parameters", structure.n_parameters)
 
 
 @rule(
@@ -153,7 +173,7 @@ def unreached_parameters(evidence: Evidence, threshold: float) -> Sign | None:
 
 def _ends(evidence: Evidence) -> tuple[pd.Series[Any], pd.Series[Any], float] | None:
     """First and last row of the path that have a gradient, and the ratio of their norms."""
-    path = evidence.path
+    path = evidence.inner_path
     path = path[np.isfinite(path["gradient_norm"])]
     if len(path) < 3:
         return None

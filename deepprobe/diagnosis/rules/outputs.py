@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepprobe.diagnosis.rules.rule import CALIBRATION, Sign, extreme, graded, place, rule
+from deepprobe.diagnosis.rules.rule import CALIBRATION, Sign, extreme, graded, percent, place, rule
 
 if TYPE_CHECKING:
     from deepprobe.diagnosis.evidence import Evidence
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 @rule(
     threshold=0.05,
     source=f"as samples-indistinguishable, for the scores (Schoenholz et al. 2017, section 3); {CALIBRATION}",
-    advice="Look where the samples become alike (rank, spread by depth). After training it is the mark of a "
-    "collapse: a "
-    "smaller learning rate, warm-up (Goyal et al. 2017), shortcuts.",
+    advice="Look where the samples become alike (rank, spread by depth). After training it is the mark of a collapse: "
+    "a smaller learning rate, warm-up (Goyal et al. 2017), or shortcuts where there are none.",
 )
 def constant_predictions(evidence: Evidence, threshold: float) -> Sign | None:
     """Less than 5 % of the scores' norm differs between samples: the answer does not depend on the input."""
@@ -31,11 +30,33 @@ def constant_predictions(evidence: Evidence, threshold: float) -> Sign | None:
     if not outputs.spread < threshold:
         return None
     says = (
-        f"The network answers every sample alike: {outputs.spread:.2%} of the scores' norm differs between samples, "
-        f"{outputs.n_predicted} of {outputs.n_classes} classes are predicted."
+        f"The network answers every sample alike: {percent(outputs.spread)} of the scores' norm differs between "
+        f"samples, {outputs.n_predicted} of {outputs.n_classes} classes are predicted."
     )
     return Sign(graded(outputs.spread, mild=threshold, severe=1e-3, least=0.6, most=0.9), says, "spread of scores",
                 outputs.spread)  # fmt: skip
+
+
+@rule(
+    threshold=0.01,
+    source="definition: softmax of probabilities is at most e / (e + C − 1), so that the cross-entropy of C classes "
+    "stays above ln(1 + (C − 1) / e); torch's cross-entropy takes logits (documentation of CrossEntropyLoss)",
+    advice="Leave the softmax out of the network and keep cross-entropy, or keep it and take the negative logarithm "
+    "of the right class's score as the loss.",
+)
+def softmax_twice(evidence: Evidence, threshold: float) -> Sign | None:
+    """Scores are probabilities already (none negative, sums of 1), and cross-entropy takes a softmax of them."""
+    outputs = evidence.outputs
+    if outputs is None or outputs.n_classes < 2 or not outputs.off_probability < threshold:
+        return None
+    if not np.isclose(outputs.loss, outputs.cross_entropy, rtol=1e-3):
+        return None
+    least = float(np.log1p((outputs.n_classes - 1) / np.e))
+    says = (
+        f"The network ends in a softmax and cross-entropy takes another: the loss cannot fall below {least:.3g} "
+        f"(equal scores: {outputs.loss_at_chance:.3g}), and gradients are small."
+    )
+    return Sign(0.8, says, "largest |Σ scores − 1|", outputs.off_probability)
 
 
 @rule(
@@ -65,7 +86,8 @@ def loss_above_chance(evidence: Evidence, threshold: float) -> Sign | None:
     source="a step as large as the weights replaces them; Bernstein et al. 2020, “On the distance between two neural "
     f"networks” (relative steps add up over layers), rule of thumb 10⁻³ (Karpathy, CS231n); {CALIBRATION}",
     advice="Lower the learning rate, warm up (Goyal et al. 2017), or clip the gradient (Pascanu et al. 2013); where a "
-    "few layers only are affected, balance the gradient by shortcuts or by relative steps (You et al. 2017, LARS).",
+    "few layers only are affected, balance the gradient by shortcuts, if there are none, or by relative steps (You et "
+    "al. 2017, LARS).",
 )
 def update_too_large(evidence: Evidence, threshold: float) -> Sign | None:
     """The first step of plain SGD changes some kernel by more than its own norm."""

@@ -120,6 +120,13 @@ def extreme(table: pd.DataFrame, values: pd.Series[Any], *, largest: bool = True
     return table.iloc[int(np.nanargmax(known) if largest else np.nanargmin(known))]
 
 
+def percent(share: float) -> str:
+    """A share as a percentage: one digit from 0.1 % on, two that count below; ``3.1 %``, ``50 %``, ``0.0012 %``."""
+    value = 100 * share
+    text = f"{value:.2g}" if 0 < abs(value) < 0.1 else f"{value:.1f}".removesuffix(".0")
+    return f"{text} %"
+
+
 def place(row: pd.Series[Any]) -> str:
     """A row's layer and depth in words."""
     return f"{row['layer'] or 'the layer'} (depth {row['depth']})"

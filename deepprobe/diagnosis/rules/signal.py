@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepprobe.diagnosis.rules.rule import CALIBRATION, Sign, extreme, from_here_on, graded, place, rule
+from deepprobe.diagnosis.rules.rule import CALIBRATION, Sign, extreme, from_here_on, graded, percent, place, rule
 from deepprobe.diagnosis.watching import GRAM_SAMPLES
 
 if TYPE_CHECKING:
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 @rule(
     threshold=100.0,
     source=f"He et al. 2015, eq. 10–14 (the second moment must not grow with depth); factor {CALIBRATION}",
-    advice="Scale the weights to the non-linearity (He et al. 2015), normalise (Ioffe & Szegedy 2015), or scale "
-    "residual "
-    "branches down (Zhang et al. 2019, Fixup; De & Smith 2020).",
+    advice="Scale the weights to the non-linearity (He et al. 2015); normalise where there is no normalisation (Ioffe "
+    "& Szegedy 2015); where there are residual branches, scale them down (Zhang et al. 2019, Fixup; De & Smith 2020).",
 )
 def signal_explodes(evidence: Evidence, threshold: float) -> Sign | None:
     """Activations grow a hundredfold or more from the first layer to a later one."""
@@ -41,9 +40,8 @@ def signal_explodes(evidence: Evidence, threshold: float) -> Sign | None:
 @rule(
     threshold=0.01,
     source=f"He et al. 2015, eq. 10–14 (the second moment must not fall with depth); factor {CALIBRATION}",
-    advice="Scale the weights to the non-linearity, √(2 / fan_in) for ReLU (He et al. 2015); normalise (Ioffe & "
-    "Szegedy "
-    "2015); add shortcuts (He et al. 2016).",
+    advice="Scale the weights to the non-linearity, √(2 / fan_in) for ReLU (He et al. 2015); where there are none, "
+    "add normalisation (Ioffe & Szegedy 2015) or shortcuts (He et al. 2016).",
 )
 def signal_dies(evidence: Evidence, threshold: float) -> Sign | None:
     """Activations shrink to a hundredth or less of the first layer's."""
@@ -65,8 +63,8 @@ def signal_dies(evidence: Evidence, threshold: float) -> Sign | None:
     threshold=0.05,
     source=f"Schoenholz et al. 2017, section 3 (correlations between inputs that go to 1 end trainability); "
     f"{CALIBRATION}",
-    advice="Initialise at the edge of chaos (Schoenholz et al. 2017), normalise over the batch, which keeps samples "
-    "apart (Daneshmand et al. 2020), or add shortcuts (He et al. 2016).",
+    advice="Initialise at the edge of chaos (Schoenholz et al. 2017); where there are none, add batch normalisation, "
+    "which keeps samples apart (Daneshmand et al. 2020), or shortcuts (He et al. 2016).",
 )
 def samples_indistinguishable(evidence: Evidence, threshold: float) -> Sign | None:
     """From some layer on less than 5 % of the activations' norm differs between samples."""
@@ -79,8 +77,8 @@ def samples_indistinguishable(evidence: Evidence, threshold: float) -> Sign | No
         return None
     row, last = path.iloc[start], path.iloc[-1]
     says = (
-        f"Samples can no longer be told apart from {place(row)} on: only {spread.iloc[-1]:.1%} of the norm at "
-        f"{place(last)} differs between samples (mean cosine {last['cosine']:.4f})."
+        f"Samples can no longer be told apart from {place(row)} on: only {percent(spread.iloc[-1])} of the norm "
+        f"at {place(last)} differs between samples (mean cosine {last['cosine']:.4f})."
     )
     severity = graded(spread.iloc[start:].min(), mild=threshold, severe=1e-3, least=0.6)
     return Sign.at(row, severity, says, "spread between samples", spread.iloc[-1])
@@ -90,8 +88,9 @@ def samples_indistinguishable(evidence: Evidence, threshold: float) -> Sign | No
     threshold=2.0,
     source="Daneshmand et al. 2020 (rank collapse with depth); effective rank of Roy & Vetterli 2007; two directions "
     f"tell two groups apart and no more: {CALIBRATION}",
-    advice="Batch normalisation keeps the rank from collapsing (Daneshmand et al. 2020), and so do shortcuts; after a "
-    "training that failed, look at its first steps: a smaller learning rate, warm-up or clipping (Goyal et al. 2017).",
+    advice="Where there is none, batch normalisation keeps the rank from collapsing (Daneshmand et al. 2020), and so "
+    "do shortcuts; after a training that failed, look at its first steps (deepprobe autopsy): a smaller learning "
+    "rate, warm-up or clipping (Goyal et al. 2017).",
 )
 def rank_collapse(evidence: Evidence, threshold: float) -> Sign | None:
     """From some layer on the effective rank is below 2, in a network that has learned nothing."""
@@ -127,7 +126,8 @@ def nonfinite_values(evidence: Evidence, threshold: float) -> Sign | None:
     if len(rows):
         row = rows.iloc[0]
         says = (
-            f"{row['share_nonfinite']:.2%} of the values that {place(row)} gives are NaN or infinite; it is the first."
+            f"{percent(row['share_nonfinite'])} of the values that {place(row)} gives are NaN or infinite; it is the "
+            f"first."
         )
         return Sign.at(row, 1.0, says, "share of values not finite", row["share_nonfinite"])
     if evidence.outputs is not None and np.isinf(evidence.outputs.loss):
@@ -139,8 +139,8 @@ def nonfinite_values(evidence: Evidence, threshold: float) -> Sign | None:
     threshold=0.01,
     source="Weyl's inequality: beyond it more than 1 % of the largest singular value is rounding (docs/definitions.md, "
     "floor); the measure is this project's own",
-    advice="Do not read numbers of deeper layers in float32; what makes rounding grow makes the gradient grow as well: "
-    "shortcuts keep both small (He et al. 2016; Yang et al. 2019).",
+    advice="Do not read numbers of deeper layers in float32; what makes rounding grow makes the gradient grow as "
+    "well: shortcuts, where there are none, keep both small (He et al. 2016; Yang et al. 2019).",
 )
 def precision_horizon(evidence: Evidence, threshold: float) -> Sign | None:
     """From some layer on float32 and float64 disagree by more than 1 %."""
@@ -152,7 +152,7 @@ def precision_horizon(evidence: Evidence, threshold: float) -> Sign | None:
     row, last = path.iloc[start], path.iloc[-1]
     says = (
         f"Float32 cannot resolve what layers from {place(row)} on compute: they differ from a float64 pass by "
-        f"{row['precision']:.1%} there and {last['precision']:.0%} at {place(last)}."
+        f"{percent(row['precision'])} there and {percent(last['precision'])} at {place(last)}."
     )
     severity = graded(path["precision"].iloc[start:].max(), mild=threshold, severe=1.0, most=0.8)
     return Sign.at(row, severity, says, "‖H₃₂ − H₆₄‖₂ / ‖H‖₂", row["precision"])
@@ -160,9 +160,6 @@ def precision_horizon(evidence: Evidence, threshold: float) -> Sign | None:
 
 def _finite_path(evidence: Evidence) -> pd.DataFrame:
     """The representation by depth, as far as it is finite, without answers whose size the target sets."""
-    path = evidence.path
-    if len(path) and path["role"].iloc[-1] != "block":
-        free = evidence.labels is None and path["role"].iloc[-1] == "weighted"
-        path = path.iloc[:-1] if free or path["n_features"].iloc[-1] == 1 else path
+    path = evidence.inner_path
     path = path[(path["share_nonfinite"] == 0) & (path["rms"] < np.inf)]
     return path.reset_index(drop=True)

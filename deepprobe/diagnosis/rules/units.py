@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepprobe.diagnosis.rules.rule import CALIBRATION, Sign, extreme, place, rule
+from deepprobe.diagnosis.rules.rule import CALIBRATION, Sign, extreme, percent, place, rule
 
 if TYPE_CHECKING:
     from deepprobe.diagnosis.evidence import Evidence
@@ -30,9 +30,9 @@ def dead_units(evidence: Evidence, threshold: float) -> Sign | None:
     first, worst = hit.iloc[0], extreme(rows, share)
     all_dead = rows[share >= 1]
     says = (
-        f"Dead units from {place(first)} on: {len(hit)} of {len(rows)} non-linearities have {threshold:.0%} or more "
-        f"units that are zero on all {int(worst['n_rows'])} samples, {place(worst)} {share.max():.0%}; "
-        f"{rows['n_dead'].sum() / rows['n_units'].sum():.1%} of all units."
+        f"Dead units from {place(first)} on: {len(hit)} of {len(rows)} non-linearities have {percent(threshold)} or "
+        f"more units that are zero on all {int(worst['n_rows'])} samples, {place(worst)} {percent(share.max())}; "
+        f"{percent(rows['n_dead'].sum() / rows['n_units'].sum())} of all units."
     )
     cut = len(all_dead) > 0 and evidence.structure.n_shortcuts == 0
     severity = 1.0 if cut else 0.6 if share.median() >= 0.5 else 0.4 if share.median() >= threshold else 0.3
@@ -43,9 +43,8 @@ def dead_units(evidence: Evidence, threshold: float) -> Sign | None:
     threshold=0.5,
     source="Glorot & Bengio 2010, section 3 (units stuck where the non-linearity is flat); flat is a slope of a tenth "
     f"of the greatest (deepprobe.probes.saturation); share {CALIBRATION}",
-    advice="Scale the weights down, √(2 / (fan_in + fan_out)) (Glorot & Bengio 2010), normalise the input and "
-    "the layers "
-    "(Ioffe & Szegedy 2015), or use ReLU.",
+    advice="Scale the weights down, √(2 / (fan_in + fan_out)) (Glorot & Bengio 2010); normalise what is not yet "
+    "normalised, the input first, then the layers (Ioffe & Szegedy 2015); or use ReLU.",
 )
 def saturated_units(evidence: Evidence, threshold: float) -> Sign | None:
     """At some bounded non-linearity half of the values or more lie in its flat part."""
@@ -56,7 +55,7 @@ def saturated_units(evidence: Evidence, threshold: float) -> Sign | None:
     n = int(evidence.layers["share_saturated"].notna().sum())
     says = (
         f"Units are saturated from {place(first)} on: {len(rows)} of {n} bounded non-linearities have half of their "
-        f"values or more where the slope is almost zero, {place(worst)} {worst['share_saturated']:.0%}."
+        f"values or more where the slope is almost zero, {place(worst)} {percent(worst['share_saturated'])}."
     )
     severity = 0.8 if len(rows) > 1 and worst["share_saturated"] > 0.9 else 0.6
     return Sign.at(first, severity, says, "share of saturated values", worst["share_saturated"])

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MAPS = (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d)
 """Modules that make three axes mean samples, channels and positions."""
 
+MOST_NAMED = 12
+"""Layers that the warning of those left out names."""
+
 TAPS = ("output", "block")
 """Where units are: a layer's output, or a block's after the addition."""
 
@@ -119,9 +122,10 @@ def explained_layers(model: nn.Module, batch: Any, *, n: int, layers: LayerSelec
     if not found:
         raise ShapeError(f"the forward pass gives no floating-point tensor at any of the {len(chosen)} chosen layers")
     if unfit:
-        names = [f"{name!r} {why}" for name, why in unfit.items()]
-        shown = "; ".join(names if len(names) <= 4 else [*names[:3], f"and {len(names) - 3} more"])
-        warnings.warn(f"captum cannot explain these layers, which are left out: {shown}", stacklevel=3)
+        names = [repr(name) for name in unfit]
+        shown = ", ".join(names if len(names) <= MOST_NAMED else [*names[:MOST_NAMED], "…"])
+        what = f"captum cannot explain {len(unfit)} of {len(unfit) + len(found)} layers, which are left out: {shown}"
+        warnings.warn(f"{what}; the first {next(iter(unfit.values()))}", stacklevel=3)
     return list(found.values())
 
 

@@ -8,7 +8,6 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.reports.heatmaps import INFINITE, UNPROBED, draw_image
@@ -16,7 +15,7 @@ from deepprobe.reports.style import GREY, axes, finish, legend, note
 from deepprobe.reports.words import for_figure, number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from matplotlib.axes import Axes
@@ -28,10 +27,15 @@ MAPS = {
     "update_ratio": ("kernels", "log₁₀ update / weight", True),
     "weight_rms": ("kernels", "log₁₀ rms of weights", True),
     "rms": ("layers", "log₁₀ rms of activations", True),
+    "effective_rank": ("layers", "log₁₀ effective rank", True),
     "numerical_rank": ("layers", "numerical rank", False),
     "dead_share": ("layers", "share of dead units", False),
 }
 """What is drawn over depth and step: from which table, the name of its colours, whether they are logarithmic."""
+
+SHOWN_ON = {"growth": "weight_rms", "clip_factor": "gradient_norm", "spread": "effective_rank", "precision": "rms",
+            "share_nonfinite": "rms"}  # fmt: skip
+"""Maps on which events of other measures are marked; those of loss and predictions stand on the loss alone."""
 
 WIDEST = 1e-12
 """Smallest share of the largest value that the colours of a logarithmic map tell apart from zero."""
@@ -57,7 +61,12 @@ class Subject(Protocol):
 
 
 def autopsy_map(
-    frame: pd.DataFrame, ax: Axes | None = None, *, measure: str, limits: tuple[float, float] | None = None
+    frame: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    measure: str,
+    limits: tuple[float, float] | None = None,
+    steps: Sequence[float] | None = None,
 ) -> Axes:
     """One measure over steps (across) and depth (downward, the input on top).
 
@@ -69,6 +78,7 @@ def autopsy_map(
         ax: Axes to draw on; a new figure's by default.
         measure: One of MAPS.
         limits: Least and greatest value of the colours, to compare networks; of the data by default.
+        steps: Steps to show, in order, so that figures line up; by default those of the frame.
 
     Returns:
         The axes.
@@ -87,6 +97,7 @@ def autopsy_map(
     if not frame[measure].notna().any():
         return note(finish(ax, x="step", y="depth"), f"no {measure.replace('_', ' ')} to show")
     grid = frame.groupby(["depth", "step"])[measure].max().unstack("step")
+    grid = grid if steps is None else grid.reindex(columns=list(steps))
     values = grid.to_numpy(dtype="float64")
     low, high = value_limits(values, measure) if limits is None else limits
     shown = np.log10(np.maximum(values, low)) if is_log else values.copy()
@@ -95,7 +106,8 @@ def autopsy_map(
     shown[lost] = vmax + 10 * (vmax - vmin)  # not infinity, which matplotlib masks
     shown[~lost] = np.minimum(shown[~lost], vmax)
     colours = mpl.colormaps["cividis"].with_extremes(over=INFINITE, bad=UNPROBED)
-    draw_image(ax, shown, cmap=colours, vmin=vmin, vmax=vmax, cbar_kws={"label": label})
+    draw_image(ax, shown, cmap=colours, vmin=vmin, vmax=vmax, cbar_kws={})
+    ax.figure.axes[-1].set_ylabel(label, fontsize=8.5)  # of the bar of colours, which was made last
     finish(ax, x="step", y="depth").grid(visible=False)
     _ticks(ax, grid.columns.to_numpy("float64"), grid.index.to_numpy("float64"))
     if lost.any():
@@ -119,9 +131,14 @@ def value_limits(values: Any, measure: str) -> tuple[float, float]:
 
 def _ticks(ax: Axes, steps: NDArray[np.float64], depths: NDArray[np.float64]) -> None:
     """Steps below, depths at the left: at most seven each."""
-    across, down = (np.arange(0, len(names), -(-len(names) // 7) or 1) for names in (steps, depths))
+    across, down = _sparse(len(steps)), _sparse(len(depths))
     ax.set_xticks(across + 0.5, [f"{steps[i]:g}" for i in across])
     ax.set_yticks(down + 0.5, [f"{depths[i]:g}" for i in down])
+
+
+def _sparse(n: int) -> NDArray[np.int64]:
+    """At most seven places of n, evenly apart, from the first on."""
+    return np.arange(0, n, -(-n // 7) or 1)
 
 
 def loss_by_step(steps: pd.DataFrame, ax: Axes | None = None, *, events: pd.DataFrame | None = None) -> Axes:
@@ -147,7 +164,8 @@ def loss_by_step(steps: pd.DataFrame, ax: Axes | None = None, *, events: pd.Data
     ax.text(0.99, 0.97, f"dashed: a constant answer's, {number(chance, digits=2)}", transform=ax.transAxes,
             ha="right", va="top", fontsize=7.5, color=GREY)  # fmt: skip
     ax.margins(y=0.25)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    shown = steps["step"].to_numpy("float64")[_sparse(len(steps))]
+    ax.set_xticks(shown, [f"{step:g}" for step in shown])
     for i, (step, numbers) in enumerate(_numbered(events).items()):
         ax.axvline(step, color=INFINITE, linewidth=0.8, alpha=0.7)
         ax.annotate(numbers, (step, 1.0), (0, 1 + 8 * (i % 2)), xycoords=ax.get_xaxis_transform(), color=INFINITE,
@@ -163,14 +181,21 @@ def _numbered(events: pd.DataFrame | None) -> dict[float, str]:
     numbers: dict[float, list[int]] = {}
     for place, step in enumerate(events["step"], start=1):
         numbers.setdefault(float(step), []).append(place)
-    return {step: f"{of[0]}" if len(of) == 1 else f"{of[0]}–{of[-1]}" for step, of in numbers.items()}
+    return {step: _joined(of) for step, of in numbers.items()}
+
+
+def _joined(numbers: list[int]) -> str:
+    """Rising numbers as ``2``, ``2, 5`` or ``2–4``."""
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]}–{numbers[-1]}"
+    return ", ".join(map(str, numbers))
 
 
 def autopsy_figure(subjects: Mapping[str, Subject]) -> Figure:
     """Autopsies side by side, a column each: loss, then a map a measure on shared colours, then the events in words.
 
-    Events carry numbers, which stand on the loss at the step where they begin, and on the map of their measure where
-    they were seen.
+    All panels of a column have the same steps across. Events carry numbers, which stand on the loss at the step where
+    they begin, and on the map of their measure (SHOWN_ON) at the layer and step where they were first seen.
 
     Args:
         subjects: From a name to an autopsy, or to anything with its tables.
@@ -197,21 +222,37 @@ def autopsy_figure(subjects: Mapping[str, Subject]) -> Figure:
             table = MAPS[measure][0]
             together = np.concatenate([getattr(s, table)[measure].to_numpy("float64") for s in subjects.values()])
             ax = autopsy_map(
-                getattr(subject, table), grid[row][column], measure=measure, limits=value_limits(together, measure)
-            )
-            _mark(ax, getattr(subject, table), events[events["measure"] == measure])
+                getattr(subject, table), grid[row][column], measure=measure, limits=value_limits(together, measure),
+                steps=list(subject.steps["step"]),
+            )  # fmt: skip
+            _mark(ax, subject, getattr(subject, table), events[events["measure"].replace(SHOWN_ON) == measure])
         _list(grid[-1][column], events)
     return figure
 
 
-def _mark(ax: Axes, frame: pd.DataFrame, events: pd.DataFrame) -> None:
-    """Numbers of events on a map, where they were first seen."""
-    steps, depths = sorted(frame["step"].unique()), sorted(frame["depth"].unique())
+def _mark(ax: Axes, subject: Subject, frame: pd.DataFrame, events: pd.DataFrame) -> None:
+    """Numbers of events on a map, where they were first seen; those of the whole network at its top."""
+    steps, depths = list(subject.steps["step"]), np.array(sorted(frame["depth"].unique()), dtype="float64")
+    seen: dict[float, list[tuple[float, int]]] = {}
     for place, event in events.iterrows():
-        if event["step"] in steps and event["depth"] in depths:
-            at = (steps.index(event["step"]) + 0.5, depths.index(event["depth"]) + 0.5)
-            box = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": INFINITE, "linewidth": 0.8}
-            ax.annotate(str(int(str(place)) + 1), at, ha="center", va="center", fontsize=7, color=INFINITE, bbox=box)
+        row = 0 if np.isnan(float(event["depth"] or "nan")) else int(np.abs(depths - float(event["depth"])).argmin())
+        seen.setdefault(steps.index(event["step"]) + 0.5, []).append((row + 0.5, int(str(place)) + 1))
+    box = {"boxstyle": "round,pad=0.2,rounding_size=0.8", "facecolor": "white", "edgecolor": INFINITE, "linewidth": 0.8}
+    for across, marks in seen.items():
+        ax.axvline(across, color=INFINITE, linewidth=0.8, alpha=0.7)
+        for down, numbers in _apart(marks, len(depths) / 6):
+            ax.annotate(numbers, (across, down), ha="center", va="center", fontsize=7, color=INFINITE, bbox=box)
+
+
+def _apart(marks: list[tuple[float, int]], gap: float) -> list[tuple[float, str]]:
+    """Marks of one step from the top down; such as would cover each other, nearer than gap, become one."""
+    together: list[tuple[float, list[int]]] = []
+    for down, number_ in sorted(marks):
+        if together and down - together[-1][0] < gap:
+            together[-1][1].append(number_)
+        else:
+            together.append((down, [number_]))
+    return [(down, _joined(sorted(numbers))) for down, numbers in together]
 
 
 def _list(ax: Axes, events: pd.DataFrame) -> None:
@@ -220,7 +261,7 @@ def _list(ax: Axes, events: pd.DataFrame) -> None:
     lines = [
         f"{i}  step {event['step']}: {str(event['rule']).replace('-', ' ')}"
         + (f", {for_figure(event['layer'])}" if isinstance(event["layer"], str) else "")
-        + f", {number(float(event['value']), digits=2)}"
+        + f", {number(float(event['value']))}"
         for i, (_, event) in enumerate(events.iterrows(), start=1)
     ]
     ax.text(0.0, 1.0, "\n".join(lines) or "nothing failed", transform=ax.transAxes, va="top", fontsize=8)

@@ -27,6 +27,17 @@ def test_a_name_and_a_run_of_it_say_the_same(tmp_path, capsys):
         _settings(run, AutopsyOptions(models=(run,), config=tmp_path / "x.toml"), [run])
 
 
+def test_who_stops_it_reads_that_the_network_is_untouched(monkeypatch, capsys):
+    def stopped(self, context):
+        raise KeyboardInterrupt("stopped at step 0; nothing was kept, since no folder was named")
+
+    monkeypatch.setattr("deepprobe.diagnosis.autopsy.observer.Observer.__call__", stopped)
+    assert main(["autopsy", "lenet300_100", *WORDS]) == 130
+    said = capsys.readouterr().err
+    assert "autopsy stopped before the first step was over; the network is untouched" in said
+    assert "folder" not in said
+
+
 def test_wrong_options_are_told_before_any_training(capsys):
     assert main(["autopsy"]) == 2
     assert main(["autopsy", "lenet300_100", "--figure", "a.gif"]) == 2

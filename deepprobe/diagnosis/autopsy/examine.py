@@ -28,8 +28,8 @@ class Autopsy:
         events: What went wrong, by step, and within a step from the gradient to the answer.
         paragraph: That in words, with how it went, and with what remained well.
         outcome: ``diverged``, ``learns``, ``falls`` or ``stuck`` (``words.outcome``), of these steps only.
-        steps: One row a step: learning rate, norm of the whole gradient before clipping, and what clipping multiplied
-            it by, of the update that led to it; loss, accuracy and predictions on the probe batch.
+        steps: One row a step: learning rate ``lr``, norm of the whole gradient before clipping, and what clipping
+            multiplied it by, of the update that led to it; loss, accuracy and predictions on the probe batch.
         layers: One row a step and layer call, with the LAYER columns and ``n_units mean rms max_abs share_zero
             share_saturated share_nonfinite n_dead dead_share cosine spread effective_rank numerical_rank`` (view
             ``samples``, uncentred) and, at some steps, ``precision``: the spectral norm of float32's error over σ₁.
@@ -72,8 +72,8 @@ def autopsy(
     A copy of the network is trained by ``deepprobe.train`` with the settings of the whole training (data order,
     schedule, warm-up, clipping, precision), to the same bits; the model itself is left alone. What is watched costs
     about as much as the steps (``docs/autopsy.md``). Loss, predictions and activations are those of the first
-    validation samples (else training samples), always the same, as the network trains: batch normalisation uses their
-    statistics; dropout is off.
+    validation samples (else training samples), always the same, in evaluation mode but that batch normalisation uses
+    their statistics: nothing drops out. The float64 passes hold those statistics fixed.
 
     Args:
         model: As it was before the training: untrained, with the weights that the training began from.
@@ -94,6 +94,7 @@ def autopsy(
         ConfigError: If ``steps`` or ``samples`` is out of range, the model cannot be copied, or settings do not fit.
         UnknownNameError: If ``layers`` matches nothing.
         ShapeError: If inputs, labels and logits do not fit.
+        KeyboardInterrupt: After Ctrl-C, with how far it came; the model is as it was.
 
     Example:
         >>> import torch

@@ -74,14 +74,14 @@ def place(row: pd.Series[Any]) -> str:
     return f"{row['layer'] or 'the layer'} (depth {row['depth']})"
 
 
-def short(value: float) -> str:
-    """A number in two digits: ``0.31``, ``12``, ``7.1e7``.
+def short(value: float, digits: int = 2) -> str:
+    """A number in two digits or as many as are asked for: ``0.31``, ``12``, ``7.1e7``.
 
     Example:
-        >>> short(0.314), short(12.4), short(71234567.0), short(3e-10)
-        ('0.31', '12', '7.1e7', '3e-10')
+        >>> short(0.314), short(12.4), short(71234567.0), short(3e-10), short(0.125, 3)
+        ('0.31', '12', '7.1e7', '3e-10', '0.125')
     """
-    mantissa, _, exponent = f"{value:.2g}".partition("e")
+    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
     if exponent and 0 <= int(exponent) < 4:
         return f"{value:.0f}"
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa

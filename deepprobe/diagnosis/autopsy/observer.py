@@ -46,8 +46,9 @@ class Enough(Exception):  # noqa: N818 - leaves the training, not the package
 class Observer:
     """Callback for ``train`` that changes nothing, and ends it by ``Enough`` after the last step it is to see.
 
-    The network is seen on the first samples of the context's ``probe_batches``, always the same, as it trains (batch
-    normalisation uses their statistics) but without dropout; buffers, modes and random states are put back.
+    The network is seen on the first samples of the context's ``probe_batches``, always the same, in evaluation mode but
+    that batch normalisation uses their statistics, as it does in training; so nothing drops out, neither modules nor
+    functions nor attention. Buffers, modes and random states are put back.
 
     Args:
         steps: Updates to see.
@@ -79,6 +80,12 @@ class Observer:
         return step.index <= self._last
 
     @property
+    def reached(self) -> str:
+        """How far it has come, in words."""
+        done = len(self._steps) - 1
+        return f"after {done} of {self._last} steps" if done > 0 else "before the first step was over"
+
+    @property
     def layers(self) -> pd.DataFrame:
         """One row a step (from 0, the untrained network) and layer call, with LAYER_COLUMNS."""
         return pd.concat(self._layers, ignore_index=True)
@@ -96,7 +103,7 @@ class Observer:
 
     @property
     def steps(self) -> pd.DataFrame:
-        """One row a step: ``learning_rate gradient_norm clip_factor`` of the update that led to it; loss, predictions.
+        """One row a step: ``lr gradient_norm clip_factor`` of the update that led to it; loss, predictions.
 
         ``clip_factor`` is what clipping multiplied the gradient by. ``loss accuracy n_predicted_classes
         top_prediction_share majority_share`` are of the probe batch, ``chance`` the entropy of its labels in nats: the
@@ -162,10 +169,7 @@ class Observer:
         """Rows of all layers, and loss and predictions, on the probe batch."""
         x, y = self._batch
         with differentiating(context.model, seed=context.seed) as network, torch.no_grad():
-            for module in network.modules():
-                if isinstance(module, nn.modules.dropout._DropoutNd):
-                    module.training = False
-            with watching(network, self._roles, len(x)) as watch:
+            with _batch_statistics(network), watching(network, self._roles, len(x)) as watch:
                 logits = network(x)
             table = watch.tables()[0]
             floors = precision_floors(network, x, self._roles) if context.step.index in self._replays else {}
@@ -179,11 +183,31 @@ class Observer:
         """Learning rate, and norm of the whole gradient before clipping, of the update that led here."""
         config, index = context.config, context.step.index
         if config is None or self._raw is None or index == 0:
-            return dict.fromkeys(("learning_rate", "gradient_norm", "clip_factor"), float("nan"))
+            return dict.fromkeys(("lr", "gradient_norm", "clip_factor"), float("nan"))
         norm = float(self._raw[1])
         rate = learning_rate(config, index - 1, iterations_per_epoch=context.step.iterations_per_epoch)
         factor = 1.0 if config.clip_norm is None or norm <= config.clip_norm else config.clip_norm / norm
-        return {"learning_rate": rate, "gradient_norm": norm, "clip_factor": factor}
+        return {"lr": rate, "gradient_norm": norm, "clip_factor": factor}
+
+
+@contextmanager
+def _batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, but for batch normalisation, which uses a batch's statistics and keeps them for later passes.
+
+    Inside ``differentiating``, which puts modes and running statistics back. What is frozen stays so.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    momenta = [norm.momentum for norm in norms]
+    network.eval()
+    try:
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        network.eval()
 
 
 def _watched(model: nn.Module, layers: LayerSelection) -> dict[str, str]:

@@ -75,6 +75,10 @@ def observe(
         status, message = run.status, run.message
     except Enough:
         pass
+    except KeyboardInterrupt as stop:  # whose words speak of a training's folder
+        raise KeyboardInterrupt(
+            f"autopsy stopped {observer.reached}; the network is untouched, for it is a copy that is trained"
+        ) from stop
     return Observed(observer.layers, observer.kernels, observer.steps, status, message, config)
 
 

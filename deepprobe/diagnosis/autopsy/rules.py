@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from deepprobe.diagnosis.autopsy.moment import Moment, Sign, from_here_on, place, short
+from deepprobe.diagnosis.rules.rule import percent
 
 MEASURED = "measured: docs/autopsy.md, Thresholds"
 """Source of a threshold that is this project's own."""
@@ -93,7 +94,8 @@ def gradient_is_lost(now: Moment, threshold: float) -> Sign | None:
     lost = known[known["gradient_norm"] <= TINIEST]
     if not len(known) or len(lost) < threshold * len(known):
         return None
-    says = f"{len(lost)} of {len(known)} kernels get no gradient, the deepest {place(lost.iloc[-1])}"
+    verb = "gets" if len(lost) == 1 else "get"
+    says = f"{len(lost)} of {len(known)} kernels {verb} no gradient, the deepest {place(lost.iloc[-1])}"
     return Sign.at(lost.iloc[-1], says, "gradient_norm", len(lost) / len(known))
 
 
@@ -129,8 +131,8 @@ def weights_stand_still(now: Moment, threshold: float) -> Sign | None:
         return None
     row = still.iloc[int(np.argmin(still["update_ratio"]))]
     says = (
-        f"{len(still)} of {len(rows)} kernels change by less than {short(threshold)} of their norm, least "
-        f"{place(row)} by {short(row['update_ratio'])}, the median kernel by {short(rows['update_ratio'].median())}"
+        f"updates are less than {short(threshold)} of the weights' norm in {len(still)} of {len(rows)} kernels: "
+        f"{short(row['update_ratio'])} at {place(row)}, {short(rows['update_ratio'].median())} in the median"
     )
     return Sign.at(row, says, "update_ratio", float(rows["update_ratio"].median()))
 
@@ -145,17 +147,18 @@ def weights_leave_their_scale(now: Moment, threshold: float) -> Sign | None:
     says = (
         f"weights of {place(row)} are {short(growth.max())} times their initial norm, up to {short(row['weight_max'])}"
     )
-    return Sign.at(row, f"{says}; {n} of {len(growth)} kernels have grown tenfold", "growth", growth.max())
+    grown = f"{n} of {len(growth)} kernels {'has' if n == 1 else 'have'} grown tenfold"
+    return Sign.at(row, f"{says}; {grown}", "growth", growth.max())
 
 
 @rule(threshold=0.0, source="IEEE 754: NaN and infinity do not go away by training")
-def values_are_not_finite(now: Moment, threshold: float) -> Sign | None:
+def nonfinite_values(now: Moment, threshold: float) -> Sign | None:
     """A layer gives NaN or infinite values."""
     rows = now.layers[now.layers["share_nonfinite"] > threshold]
     if not len(rows):
         return None
     row = rows.iloc[0]
-    says = f"NaN or infinite values from {place(row)} on, {row['share_nonfinite']:.1%} there"
+    says = f"NaN or infinite values from {place(row)} on, {percent(row['share_nonfinite'])} of them there"
     return Sign.at(row, says, "share_nonfinite", row["share_nonfinite"])
 
 
@@ -208,8 +211,33 @@ def activations_leap(now: Moment, threshold: float) -> Sign | None:
     return Sign.at(row, says, "rms", ratio.max())
 
 
-@rule(threshold=0.1, source=f"Daneshmand et al. 2020 (rank collapse); share {MEASURED}")
-def rank_collapses(now: Moment, threshold: float) -> Sign | None:
+@rule(
+    threshold=2.0, source="Daneshmand et al. 2020; effective rank of Roy & Vetterli 2007: as rank-collapse of diagnose"
+)
+def rank_collapse(now: Moment, threshold: float) -> Sign | None:
+    """From some layer on the effective rank is below 2, in a network that has learned nothing."""
+    rows = now.layers[now.layers["share_nonfinite"] == 0]
+    if not len(rows) or rows["n_rows"].min() < 16 or _has_learned(now):
+        return None
+    rank = rows["effective_rank"].where(rows["max_abs"] > 0, 0.0)
+    start = from_here_on((rank < threshold) & (rows["n_features"] >= 4))
+    if start is None:
+        return None
+    row = rows.iloc[start]
+    says = f"the representation collapses to effective rank {rank.iloc[start]:.2f} from {place(row)} on"
+    before = now.first_layers[(now.first_layers[["layer", "call"]] == row[["layer", "call"]]).all(axis=1)]
+    after = f", after {short(before['effective_rank'].iloc[0])} before training" if now.step and len(before) else ""
+    return Sign.at(row, says + after, "effective_rank", rank.iloc[start])
+
+
+def _has_learned(now: Moment) -> bool:
+    """Whether the probe batch is answered better than by its commonest label, by more than four standard errors."""
+    share, n = float(now.numbers["majority_share"]), int(now.layers["n_rows"].max())
+    return bool(now.numbers["accuracy"] > share + 4 * math.sqrt(share * (1 - share) / n))
+
+
+@rule(threshold=0.1, source=f"float32 tells no more directions apart (σ > 2⁻²⁴ ‖H‖_F); share {MEASURED}")
+def numerical_rank_is_low(now: Moment, threshold: float) -> Sign | None:
     """From some layer on the numerical rank over the probe batch is a tenth of its samples or less."""
     rows = now.layers[now.layers["share_nonfinite"] == 0]
     n = rows[["n_rows", "n_features"]].min(axis=1)
@@ -218,38 +246,40 @@ def rank_collapses(now: Moment, threshold: float) -> Sign | None:
     if start is None or n.max() < 10:
         return None
     row, lowest = rows.iloc[start], int(rank.iloc[start:].min())
-    says = f"rank {int(rank.iloc[start])} of {n.iloc[start]} from {place(row)} on"
+    says = f"numerical rank {int(rank.iloc[start])} of {n.iloc[start]} from {place(row)} on"
     worse = f", at least {lowest}" if lowest != int(rank.iloc[start]) else ""
     return Sign.at(row, says + worse, "numerical_rank", rank.iloc[start])
 
 
 @rule(threshold=0.05, source=f"Schoenholz et al. 2017, section 3 (correlations that go to 1); {MEASURED}")
-def samples_become_alike(now: Moment, threshold: float) -> Sign | None:
+def samples_indistinguishable(now: Moment, threshold: float) -> Sign | None:
     """From some layer on less than 5 % of the activations' norm differs between samples."""
     rows = now.layers[now.layers["share_nonfinite"] == 0]
-    start = from_here_on((rows["spread"] < threshold) & (rows["max_abs"] > 0))
+    spread = rows["spread"].where(rows["max_abs"] > 0, 0.0)
+    start = from_here_on(spread < threshold)
     if start is None:
         return None
-    row, lowest = rows.iloc[start], rows.iloc[start + int(np.nanargmin(rows["spread"].iloc[start:]))]
-    says = f"samples are alike from {place(row)} on: {short(100 * row['spread'])} % of the norm differs there"
-    least = f", {short(100 * lowest['spread'])} % at {place(lowest)}" if lowest["depth"] != row["depth"] else ""
-    return Sign.at(row, says + least, "spread", row["spread"])
+    here, low = spread.iloc[start], start + int(np.nanargmin(spread.iloc[start:]))
+    row, lowest = rows.iloc[start], rows.iloc[low]
+    says = f"samples are indistinguishable from {place(row)} on: {percent(here)} of the norm differs there"
+    least = f", {percent(spread.iloc[low])} at {place(lowest)}" if lowest["depth"] != row["depth"] else ""
+    return Sign.at(row, says + least, "spread", here)
 
 
 @rule(threshold=0.9, source=f"Lu et al. 2020 (dying ReLU); share {MEASURED}")
-def units_are_dead(now: Moment, threshold: float) -> Sign | None:
+def dead_units(now: Moment, threshold: float) -> Sign | None:
     """In some layer nine tenths of the units or more are zero on every sample."""
     rows = now.layers[now.layers["dead_share"] >= threshold]
     if not len(rows):
         return None
     row, n_all = rows.iloc[0], int((rows["dead_share"] == 1).sum())
     says = f"{int(row['n_dead'])} of {int(row['n_units'])} units are dead at {place(row)}"
-    more = f"; {len(rows)} layers are like it, {n_all} wholly dead" if len(rows) > 1 else ""
+    more = f"; {len(rows)} layers are like that, {n_all} of them wholly dead" if len(rows) > 1 else ""
     return Sign.at(row, says + more, "dead_share", row["dead_share"])
 
 
 @rule(threshold=0.01, source="Weyl's inequality: more than 1 % of σ₁ is rounding (docs/definitions.md, floor)")
-def float32_loses_it(now: Moment, threshold: float) -> Sign | None:
+def precision_horizon(now: Moment, threshold: float) -> Sign | None:
     """From some layer on float32 and float64 disagree by more than 1 %: the precision horizon."""
     rows = now.layers[now.layers["precision"].notna()]
     start = from_here_on(rows["precision"] > threshold)
@@ -257,7 +287,8 @@ def float32_loses_it(now: Moment, threshold: float) -> Sign | None:
         return None
     row, last = rows.iloc[start], rows.iloc[-1]
     says = (
-        f"float32 is off by more than {threshold:.0%} from {place(row)} on, at {place(last)} by {last['precision']:.0%}"
+        f"float32 is off by more than {percent(threshold)} from {place(row)} on (precision horizon), at {place(last)} "
+        f"by {percent(last['precision'])}"
     )
     return Sign.at(row, says, "precision", row["precision"])
 
@@ -273,11 +304,11 @@ def loss_explodes(now: Moment, threshold: float) -> Sign | None:
 
 
 @rule(threshold=1.0, source="accuracy is then the share of one label: Oyedotun et al. 2021, table I", lasts=3)
-def predictions_are_constant(now: Moment, threshold: float) -> Sign | None:
+def constant_predictions(now: Moment, threshold: float) -> Sign | None:
     """One class is predicted for the whole probe batch, whose labels are several, after three updates or more."""
     if not now.step or now.numbers["n_predicted_classes"] > threshold or now.numbers["majority_share"] == 1:
         return None
-    says = f"one class is predicted for every sample, accuracy {now.numbers['accuracy']:.1%}"
+    says = f"one class is predicted for every sample, accuracy {percent(now.numbers['accuracy'])}"
     return Sign(says, "n_predicted_classes", float(now.numbers["n_predicted_classes"]))
 
 

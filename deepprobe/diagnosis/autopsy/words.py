@@ -6,8 +6,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from deepprobe.diagnosis.autopsy.moment import short
+from deepprobe.diagnosis.autopsy.moment import place, short
+from deepprobe.diagnosis.rules.rule import percent
 
 if TYPE_CHECKING:
     from deepprobe.diagnosis.autopsy.events import Event
@@ -19,6 +21,9 @@ LEARNT = 0.9
 
 FALLEN = 0.5
 """Share of the loss before training below which it has fallen."""
+
+HALVED = 0.5
+"""Share of the effective rank before training below which its fall is told."""
 
 
 def outcome(seen: Observed) -> str:
@@ -37,11 +42,28 @@ def outcome(seen: Observed) -> str:
 
 def paragraph(seen: Observed, found: tuple[Event, ...]) -> str:
     """All that is to be said, in a few sentences."""
-    said = [_verdict(seen, found)]
+    said = [_rates(seen), _verdict(seen, found)]
     last = int(seen.steps["step"].max())
     for step, together in groupby(found, key=lambda event: event.step):
         said.append(f"{_when(step)}: {'; '.join(event.says + _until(event, last) for event in together)}.")
     return " ".join([*said, *_spared(seen, found)])
+
+
+def _rates(seen: Observed) -> str:
+    """The learning rates of the updates, in one sentence: first, highest, last, and the highest of the schedule."""
+    config, rates = seen.config, seen.steps.set_index("step")["lr"].dropna()
+    kind = config.schedule + (" after a warm-up" if config.warmup_epochs else "")
+    if not len(rates):
+        return f"Learning rate of at most {short(config.lr, 3)} ({kind})."
+    parts, told = [f"{short(rates.iloc[0], 3)} in step {rates.index[0]}"], rates.iloc[0]
+    for step in dict.fromkeys((int(rates.index[int(rates.argmax())]), int(rates.index[-1]))):
+        if short(rates[step], 3) != short(told, 3):
+            parts.append(f"{'rising' if rates[step] > told else 'falling'} to {short(rates[step], 3)} by step {step}")
+            told = rates[step]
+    if len(parts) == 1:
+        parts = [short(told, 3)]
+    most = f", of at most {short(config.lr, 3)}" if short(rates.max(), 3) != short(config.lr, 3) else ""
+    return f"Learning rate {', '.join(parts)}{most} ({kind})."
 
 
 def _when(step: int) -> str:
@@ -81,10 +103,11 @@ def _state(seen: Observed) -> str:
     words = [
         f"gradient norms of the first and the last kernel within a factor {short(factors.max())}",
         f"updates at most {short(ratios.max())} of a kernel's norm, {short(ratios.median())} in the median",
-        f"rank {int(layers['numerical_rank'].min())} of {_full(seen)} or more at every layer",
+        f"numerical rank {int(layers['numerical_rank'].min())} of {_full(seen)} and effective rank "
+        f"{short(layers['effective_rank'].min())} at the least",
     ]
     if layers["dead_share"].notna().any():
-        words.append(f"at most {layers['dead_share'].max():.0%} of a layer's units dead")
+        words.append(f"at most {percent(layers['dead_share'].max())} of a layer's units dead")
     return ", ".join(words)
 
 
@@ -94,8 +117,24 @@ def _full(seen: Observed) -> int:
 
 
 def _spared(seen: Observed, found: tuple[Event, ...]) -> list[str]:
-    """What did not happen though something else did: that matters to what is cause and what is effect."""
+    """What the events leave open where there are any: how the representation fared meanwhile."""
     rank = seen.layers["numerical_rank"].where(seen.layers["max_abs"] > 0, 0.0)
+    said = [sentence] if found and (sentence := _effective_rank(seen)) else []
     if found and rank.min() == _full(seen):
-        return [f"All the while the representation has full rank, {_full(seen)} at every layer."]
-    return []
+        said.append(f"All the while the representation has full numerical rank, {_full(seen)} at every layer.")
+    return said
+
+
+def _effective_rank(seen: Observed) -> str | None:
+    """Where the effective rank fell most from before training to the last step, if by more than half."""
+    ranks = seen.layers.pivot_table(index=["layer", "depth", "call"], columns="step", values="effective_rank")
+    fallen = (ranks.iloc[:, -1] / ranks.iloc[:, 0]).dropna()
+    if not len(fallen) or not fallen.min() < HALVED:
+        return None
+    course = ranks.loc[fallen.index[int(fallen.argmin())]]
+    where = place(pd.Series(course.name, index=ranks.index.names))
+    since = int(course.index[int((course < HALVED * course.iloc[0]).argmax())])
+    return (
+        f"The effective rank of {where} falls from {short(course.iloc[0])} to {short(course.iloc[-1])}, and below half "
+        f"of that first in step {since}."
+    )

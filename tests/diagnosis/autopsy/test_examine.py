@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import deepprobe.diagnosis.autopsy.rules as autopsy_rules
+import deepprobe.diagnosis.rules as diagnose_rules
 from deepprobe import autopsy
+from deepprobe.diagnosis.autopsy.observer import Observer
 from deepprobe.errors import ConfigError
 from deepprobe.training import TrainConfig, train
 
@@ -41,7 +44,7 @@ def test_nothing_is_found_where_training_goes_well(data):
     for norm in (False, True):
         found = autopsy(net(norm=norm), data, config(), steps=12, progress=False)
         assert (found.outcome, found.events) == ("learns", ())
-        assert str(found).startswith("Nothing failed in the first 12 steps (loss ")
+        assert str(found).startswith("Learning rate 0.1 (constant). Nothing failed in the first 12 steps (loss ")
         assert len(found.table()) == 0
 
 
@@ -69,7 +72,7 @@ def test_it_is_the_training_itself_to_the_last_bit_and_leaves_the_model_alone(da
     train(twin, data, config=settings, callbacks=[Copies()], quiet=True)
     seen = found.kernels.pivot(index="step", columns="layer", values="weight_norm").to_numpy()
     np.testing.assert_array_equal(seen, np.array(norms)[1:])  # one-cycle, clipping, dropout: the same weights
-    assert found.steps["learning_rate"].iloc[1] == pytest.approx(0.1 / 25)
+    assert found.steps["lr"].iloc[1] == pytest.approx(0.1 / 25)
     assert found.steps["step"].tolist() == list(range(10))
 
 
@@ -111,7 +114,7 @@ def test_numbers_are_those_of_a_loop_by_hand(data):
 def test_a_rate_far_too_large_ends_in_nan_and_the_first_update_is_named_first(data):
     found = autopsy(net(), data, config(lr=1e4), steps=20, progress=False)
     assert found.outcome == "diverged"
-    assert str(found).startswith("The training diverged: the loss of the network at step")
+    assert str(found).startswith("Learning rate 1e4 (constant). The training diverged: the loss of the network at step")
     first = [event.rule for event in found.events if event.step == 1]
     assert first[:2] == ["weights-are-overwritten", "weights-leave-their-scale"]
     assert "loss-explodes" in first
@@ -128,7 +131,7 @@ def test_adam_with_a_rate_of_one_overwrites_the_weights(data):
 def test_a_rate_far_too_small_moves_nothing(data):
     found = autopsy(net(), data, config(lr=1e-9), steps=4, progress=False)
     assert (found.outcome, rules(found)) == ("stuck", ["weights-stand-still"])
-    assert "All the while the representation has full rank" in str(found) or "rank" not in str(found)
+    assert "updates are less than 1e-5 of the weights' norm in 4 of 4 kernels: 0 at 0 (depth 1), 0 in the" in str(found)
 
 
 def test_units_that_die_in_an_update_get_no_gradient_from_then_on(data):
@@ -137,10 +140,10 @@ def test_units_that_die_in_an_update_get_no_gradient_from_then_on(data):
         model[0].bias.fill_(-1000.0)
     found = autopsy(model, data, config(), steps=3, progress=False)
     steps = {event.rule: event.step for event in found.events}
-    assert steps["units-are-dead"] == 0
+    assert steps["dead-units"] == 0
     assert steps["gradient-is-lost"] == 1
-    assert next(e.layer for e in found.events if e.rule == "units-are-dead") == "1"
-    assert steps["rank-collapses"] == 0  # every sample is the same from there on
+    assert next(e.layer for e in found.events if e.rule == "dead-units") == "1"
+    assert steps["rank-collapse"] == steps["numerical-rank-is-low"] == 0  # every sample is the same from there on
 
 
 @pytest.mark.parametrize(("gain", "rule"), [(3.0, "signal-explodes"), (0.4, "signal-dies")])
@@ -165,6 +168,114 @@ def test_clipping_an_exploding_gradient_is_said(data):
     found = autopsy(model, data, config(clip_norm=1.0, lr=0.01), steps=3, progress=False)
     clipped = next(e for e in found.events if e.rule == "clipping-shrinks")
     assert (clipped.step, clipped.layer, clipped.value < 0.01) == (1, None, True)
+
+
+class Attention(nn.Module):
+    """Eight numbers as eight tokens through attention that drops out."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Linear(1, 16)
+        self.attend = nn.MultiheadAttention(16, 2, dropout=0.1, batch_first=True)
+        self.encode = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.1, batch_first=True)
+        self.act, self.head = nn.ReLU(), nn.Linear(16, 4)
+
+    def forward(self, x):
+        h = self.embed(x[..., None])
+        h = self.encode(h + self.attend(h, h, h, need_weights=False)[0])
+        return self.head(self.act(h.mean(1)))
+
+
+class FunctionalDropout(nn.Module):
+    """Dropout as a function, and batch normalisation, whose statistics must stay the batch's."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.norm, self.b, self.act = nn.Linear(8, 32), nn.BatchNorm1d(32), nn.Linear(32, 4), nn.ReLU()
+
+    def forward(self, x):
+        h = self.act(self.norm(F.dropout(self.a(x), 0.3, training=self.training)))
+        return self.b(F.dropout(h, 0.3, training=self.training))
+
+
+@pytest.mark.parametrize("build", [Attention, FunctionalDropout])
+@pytest.mark.parametrize("layers", [None, "*"])
+def test_dropout_of_any_kind_is_taken_neither_for_rounding_nor_for_the_network(data, build, layers):
+    found = autopsy(build(), data, config(lr=0.01), steps=2, layers=layers, progress=False)
+    assert "precision-horizon" not in rules(found)
+    precision = found.layers["precision"].dropna()
+    assert len(precision) > 0
+    assert precision.max() < 1e-5
+
+
+def test_the_network_is_seen_with_the_statistics_of_the_batch_and_without_dropout(data):
+    x, _ = data
+    model = FunctionalDropout()
+    found = autopsy(model, data, config(batch_size=320, validation_share=0.0), steps=1, samples=32, progress=False)
+    with torch.no_grad():
+        h = model.a(x[:32]).double()
+        scaled = (h - h.mean(0)) / (h.var(0, correction=0) + model.norm.eps).sqrt()
+        expected = float(torch.relu(scaled).square().mean().sqrt())
+    before = found.layers[found.layers["step"] == 0].set_index("layer")
+    assert before.loc["act", "rms"] == pytest.approx(expected, rel=1e-5)
+    assert model.norm.num_batches_tracked == 0
+
+
+def test_the_effective_rank_is_judged_as_by_diagnose_and_its_fall_is_told(data):
+    model = net(depth=4, width=32)
+    with torch.no_grad():
+        for i in (2, 4, 6):
+            model[i].weight.copy_(model[i].weight.abs())  # all samples along one direction
+            model[i].bias.zero_()
+    found = autopsy(model, data, config(lr=1e-5), steps=2, progress=False)
+    event = next(e for e in found.events if e.rule == "rank-collapse")
+    row = found.layers[(found.layers["step"] == 0) & (found.layers["layer"] == event.layer)].iloc[0]
+    assert (event.step, event.measure) == (0, "effective_rank")
+    assert event.value == row["effective_rank"] < 2
+    assert row["numerical_rank"] > 6.4  # which numerical rank does not see
+    assert "numerical-rank-is-low" not in rules(found)
+    ours = {rule.name: rule.threshold for rule in autopsy_rules.RULES}
+    for rule in ("rank-collapse", "samples-indistinguishable", "precision-horizon", "nonfinite-values"):
+        assert ours[rule] == next(r.threshold for r in diagnose_rules.RULES if r.name == rule)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"schedule": "one-cycle", "epochs": 4},
+            "rising to {:.3g} by step 4, of at most 0.1 (one-cycle).",
+        ),
+        ({"schedule": "cosine", "epochs": 1}, "Learning rate 0.1 in step 1, falling to 0.075 by step 4 (cosine)."),
+        (
+            {"schedule": "cosine", "epochs": 4, "warmup_epochs": 0.2},
+            "in step 1, rising to 0.0998 by step 2, falling to ",
+        ),
+        ({}, "Learning rate 0.1 (constant)."),
+    ],
+)
+def test_the_learning_rate_is_told_as_it_goes(data, options, said):
+    found = autopsy(net(), data, config(**options), steps=4, progress=False)
+    assert said.format(found.steps["lr"].iloc[-1]) in found.paragraph
+    assert found.paragraph.startswith("Learning rate ")
+    assert found.steps["lr"].notna().tolist() == [False, True, True, True, True]
+
+
+def test_who_stops_it_is_told_that_the_network_is_untouched(data, monkeypatch):
+    model, seen = net(), Observer.__call__
+
+    def stopped(self, context):
+        seen(self, context)
+        if context.step.index == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Observer, "__call__", stopped)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(KeyboardInterrupt, match="autopsy stopped after 3 of 20 steps; the network is untouched"):
+        autopsy(model, data, config(), progress=False)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 
 
 def test_what_cannot_be_watched_is_said(data):

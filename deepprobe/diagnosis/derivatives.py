@@ -13,6 +13,7 @@ from deepprobe.diagnosis.roles import BLOCK, NORM, WEIGHTED
 from deepprobe.diagnosis.training_pass import scores_in
 from deepprobe.errors import ShapeError, SpectrumError
 from deepprobe.hooks.passes import device_of, run
+from deepprobe.linalg.precision import wide_dtype
 from deepprobe.probes.jacobians import input_jacobian, jacobian_summary
 from deepprobe.probes.replay import measured_floors
 
@@ -82,7 +83,7 @@ def shattering(network: nn.Module, batch: Any, scores: Tensor | None) -> tuple[f
     if scores is None or given is None or len(given) < 2:
         return float("nan"), float("nan")
     lines = min(LINES, len(given) // 2)
-    wide = torch.float32 if given.device.type == "mps" else torch.float64
+    wide = wide_dtype(given.device)
     t = torch.linspace(0, 1 - STEP, lines, device=given.device, dtype=given.dtype).view(-1, *[1] * (given.ndim - 1))
     way = given[lines : 2 * lines] - given[:lines]
     points = torch.cat([given[:lines] + t * way, given[:lines] + (t + STEP) * way]).detach().requires_grad_()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from deepprobe.diagnosis.roles import NORM, WEIGHTED
 from deepprobe.errors import UnknownNameError
 from deepprobe.hooks.kernels import Kernel, kernels
+from deepprobe.linalg.precision import wide_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +75,7 @@ def _row(
 ) -> dict[str, Any]:
     """The numbers of one kernel."""
     weight = kernel.parameter.detach()
-    wide = torch.float32 if weight.device.type == "mps" else torch.float64
+    wide = wide_dtype(weight.device)
     outputs, reads = _fans(kernel)
     norm = float(torch.linalg.vector_norm(weight, dtype=wide))
     rms = norm / weight.numel() ** 0.5

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from deepprobe.diagnosis.roles import BATCH_NORMS, GATES, NORM, unit_axis
 from deepprobe.hooks.attach import attached
+from deepprobe.linalg.precision import wide_dtype
 from deepprobe.probes.saturation import flat_part
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Watch:
 
     def _gradient(self, place: int, gradient: Tensor) -> None:
         """Norm of the loss's gradient with respect to what a call gave."""
-        self._gradients[place] = torch.linalg.vector_norm(gradient.detach(), dtype=_wide(gradient))
+        self._gradients[place] = torch.linalg.vector_norm(gradient.detach(), dtype=wide_dtype(gradient.device))
 
     def norm_input(self, call: LayerCall, tensor: Tensor) -> None:
         """Take what a normalisation by batch statistics received; for ``attached``."""
@@ -134,7 +135,7 @@ def _columns(call: LayerCall, values: Tensor, axis: int) -> dict[str, Any]:
 
 def _moments(values: Tensor, module: nn.Module, axis: int) -> Tensor:
     """MOMENTS of a tensor, in float64."""
-    wide, n = _wide(values), values.numel()
+    wide, n = wide_dtype(values.device), values.numel()
     nan = torch.full((), float("nan"), dtype=wide, device=values.device)
     fired = values != 0
     bounds = flat_part(module)
@@ -155,7 +156,7 @@ def _moments(values: Tensor, module: nn.Module, axis: int) -> Tensor:
 
 def _gram(values: Tensor) -> Tensor:
     """Inner products of the first samples, shape (n, n), float64."""
-    rows = values[:GRAM_SAMPLES].reshape(min(len(values), GRAM_SAMPLES), -1).to(_wide(values))
+    rows = values[:GRAM_SAMPLES].reshape(min(len(values), GRAM_SAMPLES), -1).to(wide_dtype(values.device))
     return rows @ rows.T
 
 
@@ -183,7 +184,7 @@ def _between(gram: NDArray[np.float64]) -> tuple[float, ...]:
 
 def _norm_facts(values: Tensor, module: nn.Module) -> Tensor:
     """NORM_FACTS of what a batch normalisation receives, float64; NaN shifts where it has no statistics of training."""
-    wide = _wide(values)
+    wide = wide_dtype(values.device)
     channels = values.transpose(0, 1).reshape(values.shape[1], -1).to(wide)
     var, mean = torch.var_mean(channels, dim=1, correction=0)
     per_channel = torch.full((), float(channels.shape[1]), dtype=wide, device=values.device)
@@ -198,11 +199,6 @@ def _norm_facts(values: Tensor, module: nn.Module) -> Tensor:
     scale = (((running_var.to(wide) + eps) / (var + eps)).log10().abs() / 2).median()
     unseen = seen == 0
     return torch.stack([per_channel, constant, torch.where(unseen, nan, shift), torch.where(unseen, nan, scale)])
-
-
-def _wide(values: Tensor) -> torch.dtype:
-    """Dtype of the reductions: float64 where the device has it."""
-    return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def _numbers(found: list[Tensor], width: int) -> NDArray[np.float64]:

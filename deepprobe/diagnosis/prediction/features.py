@@ -35,6 +35,7 @@ from deepprobe.diagnosis.watching import watching
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.kernels import kernels
 from deepprobe.hooks.passes import as_batches, device_of, differentiating, moved, n_samples
+from deepprobe.linalg.precision import wide_dtype
 from deepprobe.probes.gradients import default_loss
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _updates(
 
 def _norm(tensor: Tensor) -> Tensor:
     """Frobenius norm, in float64 where the device has it."""
-    wide = torch.float32 if tensor.device.type == "mps" else torch.float64
+    wide = wide_dtype(tensor.device)
     norm: Tensor = torch.linalg.vector_norm(tensor, dtype=wide)
     return norm
 

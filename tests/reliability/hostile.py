@@ -27,11 +27,11 @@ from PIL import Image
 from safetensors.numpy import save as tensors_to_bytes
 
 from deepprobe.cli.options import read_toml
-from deepprobe.integrations.stored_model import read_checkpoint, rebuild
 from deepprobe.cli.train import TrainOptions
 from deepprobe.data import load_dataset
 from deepprobe.data.readers.picture import read_mosaic, read_picture
 from deepprobe.errors import DeepprobeError
+from deepprobe.integrations.stored_model import read_checkpoint, rebuild
 from deepprobe.runs import create_run, open_run
 from deepprobe.runs.manifest import Manifest, digest_of_file
 from deepprobe.training import load_checkpoint, save_checkpoint

@@ -123,7 +123,7 @@ def wide(frame: pd.DataFrame) -> pd.DataFrame:
     values = layers.assign(_column=prefix + layers["measure"]).pivot(index="_row", columns="_column", values="value")
     parts = [layers.drop_duplicates("_row").set_index("_row")[keys], values]
     kappa = layers[layers["measure"] == "condition_number"]
-    for centred, name in ((False, ""), (True, "centred_")):
+    for centred, name in () if layers[UNIT].notna().all() else ((False, ""), (True, "centred_")):
         part = kappa[kappa["centred"].astype(bool) == centred].set_index("_row")
         columns = {"low": "condition_number_low", "high": "condition_number_high"}
         parts.append(part[["low", "high", "status", "reason"]].rename(columns=columns).add_prefix(name))

@@ -94,6 +94,7 @@ def test_units_go_there_and_back_with_their_errors(conductance: pd.DataFrame) ->
     back = wide(frame)
     pd.testing.assert_frame_equal(back[list(conductance)], conductance, check_dtype=False)
     assert back["unit"].dtype == "int64"
+    assert not {"status", "condition_number_low"} & set(back)  # units have no condition number
 
 
 def test_tables_of_layers_have_no_column_of_units() -> None:

@@ -12,6 +12,7 @@ from deepprobe.diagnosis.batch_facts import first_samples
 from deepprobe.diagnosis.roles import BLOCK, NORM, WEIGHTED
 from deepprobe.diagnosis.training_pass import scores_in
 from deepprobe.errors import ShapeError, SpectrumError
+from deepprobe.hooks.attach import tensors_in
 from deepprobe.hooks.passes import device_of, run
 from deepprobe.linalg.precision import wide_dtype
 from deepprobe.probes.jacobians import input_jacobian, jacobian_summary
@@ -97,20 +98,31 @@ def shattering(network: nn.Module, batch: Any, scores: Tensor | None) -> tuple[f
 
 
 def precision_floors(network: nn.Module, batch: Any, watched: Mapping[str, str]) -> dict[str, float]:
-    """Spectral norm a row of what float32 rounding adds to each layer call's output; empty where it cannot be run."""
+    """Spectral norm a row of what float32 rounding adds to each layer call's output.
+
+    Empty where it cannot be run, or where two passes over the same samples differ by more than rounding: what the
+    network draws would be taken for it.
+    """
     wanted = {BLOCK} if BLOCK in watched.values() else set(watched.values()) - {NORM}
     chosen = {name: module for name, module in network.named_modules() if watched.get(name) in wanted or
               (watched.get(name) == WEIGHTED and not name)}  # fmt: skip
     dtypes = {p.dtype for p in network.parameters()}
     if device_of(network).type == "mps" or not chosen or dtypes != {torch.float32}:
         return {}
+    few = first_samples(batch, REPLAYED)
     with torch.no_grad():
+        if _is_random(network, few):
+            return {}
         try:
-            return measured_floors(
-                network, first_samples(batch, REPLAYED), chosen, tap="output", view="samples", samples=REPLAYED
-            )
+            return measured_floors(network, few, chosen, tap="output", view="samples", samples=REPLAYED)
         except SpectrumError:  # a model that cannot be copied has no replay
             return {}
+
+
+def _is_random(network: nn.Module, batch: Any) -> bool:
+    """Whether two passes over the same samples differ by more than a ten-thousandth of the norm."""
+    first, second = ([t.clone() for _, t in tensors_in(run(network, batch))] for _ in range(2))
+    return any(bool((a - b).norm() > 1e-4 * a.norm()) for a, b in zip(first, second, strict=True))
 
 
 def _given(batch: Any) -> Tensor | None:

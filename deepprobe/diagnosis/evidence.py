@@ -163,6 +163,8 @@ class Evidence:
             found.append("Gradients were not looked at: there are no labels, and no loss was given.")
         elif self.labels is None:
             found.append("The size of weights and Jacobian was not judged: labels are not one class a sample.")
+        if self.layers["precision"].isna().all():
+            found.append("Rounding was not judged: the network draws in evaluation mode too, or has no float32 copy.")
         return tuple(found)
 
     @property
@@ -218,7 +220,7 @@ def gather(
         [['', 3, 2]]
     """
     _check_rate(lr)
-    kept = _first_batches(as_batches(batches))
+    kept = _first_batches(as_batches(batches, paired=loss is not None))
     batch = first_samples(kept[0], SAMPLES)
     loss = checked_loss(loss) if loss is not None else _loss_of(model, batch, device)
     watched = roles(unwrapped(model))

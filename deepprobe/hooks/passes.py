@@ -122,11 +122,15 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def as_batches(batches: object) -> Iterable[Any]:
+def as_batches(batches: object, *, paired: bool = False) -> Iterable[Any]:
     """What a person passes as batches, as an iterable: one tensor, one pair or one dict batch becomes a list of one.
 
     A tuple of two tensors is one (input, target) pair, but two batches where both have the same dtype and the same
     shape but for their length, as ``images.split(64)`` gives them; ``[(x, y)]`` says that it is a pair in any case.
+
+    Args:
+        batches: Anything that a person may pass.
+        paired: Whether targets are needed, so that a tuple of two tensors is a pair whatever they are.
 
     Raises:
         ShapeError: If it cannot be iterated over, or the two tensors of a pair differ in length.
@@ -137,7 +141,7 @@ def as_batches(batches: object) -> Iterable[Any]:
         inputs, targets = batches
         labels = targets.ndim <= 1 and not torch.is_floating_point(targets)
         alike = inputs.dtype == targets.dtype and inputs.shape[1:] == targets.shape[1:]
-        if labels or not alike:
+        if paired or labels or not alike:
             if n_samples(inputs) != n_samples(targets):
                 raise ShapeError(
                     f"a tuple of two tensors is one batch, (input, target); these hold {n_samples(inputs)} and "

@@ -23,7 +23,13 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The plain eager module inside (Distributed)DataParallel and ``torch.compile`` wrappers; parameters are shared."""
+    """The plain eager module inside (Distributed)DataParallel and ``torch.compile`` wrappers; parameters are shared.
+
+    Raises:
+        ConfigError: If it is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model is {type(model).__name__}; an nn.Module is needed, whose layers can be looked at")
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):

@@ -96,7 +96,7 @@ def gradient_signal(
         moments = Moments.zeros_like(trained)
         bar = tqdm(desc="gradients", unit="micro-batch", delay=2, leave=False, disable=None if progress else True)
         with bar:
-            for part, n in _parts(as_batches(batches), micro_batches):
+            for part, n in _parts(as_batches(batches, paired=True), micro_batches):
                 moments = moments.with_gradients(_gradients(loss, network, moved(part, device_of(network)), trained), n)
                 bar.update()
         if moments.n_parts < 2:
@@ -206,7 +206,8 @@ def default_loss(model: nn.Module, batch: Any) -> Tensor:
         ConfigError: If the batch is neither, or the output no tensor.
     """
     if isinstance(batch, Mapping):
-        own = getattr(run(model, batch), "loss", None)
+        output = run(model, batch)
+        own = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
         if isinstance(own, Tensor):
             return own
     elif isinstance(batch, tuple) and len(batch) == 2 and isinstance(batch[1], Tensor):

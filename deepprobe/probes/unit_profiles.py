@@ -216,7 +216,8 @@ def _rows(call: LayerCall, found: UnitNumbers, dtype: str, view: str, labels: La
             ),
             "duplicate_of": np.where(duplicate, found.duplicate_of, np.nan),
             "dead": met & (found.fired == 0), "constant": met & (found.least == found.greatest),
-            "rare": (found.fired > 0) & (found.fired < RARE), "saturated": saturated >= SATURATED_SHARE,
+            "rare": (found.fired > 0) & (found.fired < RARE) & (found.n_rows >= RARE),
+            "saturated": saturated >= SATURATED_SHARE,
             "duplicate": duplicate, "nonfinite": found.samples < found.n_samples,
         }  # fmt: skip
     return pd.DataFrame(columns)

@@ -52,7 +52,7 @@ def findings(networks: Sequence[Network]) -> tuple[Finding, ...]:
 def of_network(network: Network) -> Finding:
     """All that is said of one network: learning, conditioning by tap and view, and the order of events."""
     views = facets(network.layers)
-    parts = [conditioning(facet(network.layers, *f), where=place(*f)) for f in views] or [["No layer was measured."]]
+    parts = [conditioning(facet(network.layers, *f), where=place(*f)) for f in views] or [["No layer has a spectrum."]]
     first = (*endings(network), learning(network), *parts[0], *contrast(network), *_gradients(network))
     return Finding(network.name, (*first, *_in_flight(network)), tuple(s for part in parts[1:] for s in part))
 

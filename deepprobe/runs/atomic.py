@@ -32,6 +32,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     Raises:
         RunError: If the file cannot be written (disk full, folder read-only); the old file is untouched.
     """
+    if path.exists() and not path.is_file():  # a rename would put a file in the place of a device, or fail late
+        raise RunError(f"cannot write {path}: it is there and is no file")
     aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE}")
     try:
         yield aside

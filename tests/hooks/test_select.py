@@ -83,3 +83,8 @@ def test_layers_whose_weights_are_made_count_once() -> None:
     table = condition_numbers(model, torch.randn(32, 4), progress=False)
     assert table[["layer", "depth", "n_features"]].values.tolist() == [["0", 1, 5], ["2", 2, 3]]
     assert len(unit_profiles(model, torch.randn(32, 4), progress=False)) == 4 + 5
+
+
+def test_what_is_no_module_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model is function; an nn\.Module is needed"):
+        condition_numbers(lambda x: x, torch.randn(4, 2))  # type: ignore[arg-type]

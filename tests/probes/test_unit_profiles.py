@@ -139,7 +139,7 @@ def test_weights_are_those_that_read_or_make_the_unit():
 
 
 def test_counts_agree_with_those_of_condition_numbers():
-    model, x = create_model("resnet8", seed=0, input_size=8), images(40)
+    model, x = create_model("resnet8", seed=0, input_size=8), images(60)
     units = unit_profiles(model, x.split(16))
     layers = condition_numbers(model, x.split(16), tap="input")
     counted = units.groupby("layer", sort=False)[["dead", "constant", "duplicate", "rare"]].sum()
@@ -222,3 +222,12 @@ def test_batches_of_which_some_have_no_labels():
     some = unit_profiles(model, [labelled, torch.zeros(100, 1)])
     assert some["class_variance_share"].isna().all()
     assert some["class_selectivity"].item() == pytest.approx(whole["class_selectivity"].item())
+
+
+def test_no_unit_is_rare_where_all_rows_are_few():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    few, enough = (unit_profiles(model, torch.randn(n, 3), layers="2", progress=False) for n in (49, 51))
+    assert (few["firing_rate"] < 1).all()
+    assert not few["rare"].any()
+    assert enough["rare"].all()  # behind a ReLU, in fewer than 50 of 51 rows

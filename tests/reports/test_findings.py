@@ -82,7 +82,7 @@ def test_nan_in_one_layer(make_table):
 
 
 def test_nothing_measured(make_table):
-    assert said(make_table(""))[1:] == ["No layer was measured."]
+    assert said(make_table(""))[1:] == ["No layer has a spectrum."]
     assert said(make_table("ee"))[1:] == ["Block outputs, channels view: nothing was measured (no rows)."]
 
 

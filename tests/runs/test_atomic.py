@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,10 @@ def test_leftovers_go_and_other_files_stay(tmp_path):
         path.write_bytes(b"")
     assert remove_leftovers(tmp_path) == left
     assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)
+
+
+def test_what_is_no_file_is_left_in_its_place(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RunError, match="it is there and is no file"):
+        write_bytes(tmp_path / "pipe", b"x")
+    assert (tmp_path / "pipe").is_fifo()

@@ -157,7 +157,7 @@ def _is_number(value: object) -> bool:
 
 def _first(batch: Any) -> Any:
     """The first batch of several, or the one given; of two samples at least."""
-    first = next(iter(as_batches(batch)), None)
+    first = next(iter(as_batches(batch, paired=True)), None)
     if first is None or n_samples(first) < 2:
         raise ShapeError("batch holds fewer than two samples; a prediction compares samples with each other")
     return first

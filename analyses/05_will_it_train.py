@@ -356,7 +356,7 @@ for name in ("plainnet164", "resnet164", "resnext164") if len(mnist) else ():
         found = will_it_train(model, pictures, lr=lr, using=packaged)
         row = {"network": name, "lr": lr, "probability": f"{found.probability:.2f}"}
         features = found.features.loc[found.features["outside"], "feature"]
-        beyond.append(row | {"outside the calibrated range": ", ".join(features) or "no"})
+        beyond.append(row | {"single features outside the calibrated range": ", ".join(features) or "no"})
 
 # %%
 long = pd.concat(

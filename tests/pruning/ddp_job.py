@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # imported later, it would keep the group for ever: it is a default there
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import prune as torch_prune
@@ -117,6 +119,7 @@ def main(place):
     )
     found["lottery"] = ends
     Path(place, f"{rank}.json").write_text(json.dumps(found))
+    gc.collect()  # networks that were wrapped hold the group, whose threads must end before Python does
     dist.destroy_process_group()
 
 

@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 
 from deepprobe.attribution.layers import ranking_columns
 from deepprobe.attribution.methods import ablated
-from deepprobe.attribution.moments import UnitMoments
+from deepprobe.attribution.moments import SampleMoments
 from deepprobe.attribution.network import check_kept, explained_layers, explaining
-from deepprobe.attribution.samples import Scores, labels_of
+from deepprobe.attribution.samples import Scores, true_classes
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.attach import attached
 from deepprobe.hooks.passes import as_batches, device_of, moved, n_samples
@@ -182,7 +182,7 @@ def unit_damage(
         UnknownNameError: If ``layers`` matches nothing.
         ShapeError: If there is no sample, or the model gives no scores of classes.
     """
-    found: dict[str, UnitMoments] = {}
+    found: dict[str, SampleMoments] = {}
     explained: list[Layer] = []
     with explaining(model, device=device, seed=seed) as network:
         held = _held(batches, device_of(network))
@@ -195,7 +195,7 @@ def unit_damage(
                 scores = Scores(network, batch)
                 for layer in explained:
                     falls = ablated(_minus_losses(scores), layer, (*scores.tensors(batch), labels), rows=rows)
-                    found.setdefault(layer.call.layer, UnitMoments()).update(falls)
+                    found.setdefault(layer.call.layer, SampleMoments()).update(falls)
                     bar.update()
     tables = []
     for layer in explained:
@@ -291,7 +291,7 @@ def _means(
     network: nn.Module, held: list[tuple[Any, Tensor]], layers: dict[str, Layer]
 ) -> dict[str, NDArray[np.float64]]:
     """Mean of each unit over samples and positions."""
-    moments = {name: UnitMoments() for name in layers}
+    moments = {name: SampleMoments() for name in layers}
 
     def look(call: LayerCall, tensor: Tensor) -> None:
         moments[call.layer].update(layers[call.layer].units_first(tensor).transpose(1, 2).flatten(0, 1))
@@ -356,7 +356,7 @@ def _held(batches: Iterable[Any], device: torch.device) -> list[tuple[Any, Tenso
     found = [moved(batch, device) for batch in as_batches(batches) if n_samples(batch)]
     if not found:
         raise ShapeError("batches holds no samples: every batch was empty, or there was none")
-    return [(batch, labels_of(batch, n_samples(batch))) for batch in found]
+    return [(batch, true_classes(batch, n_samples(batch))) for batch in found]
 
 
 def _chosen_units(units: pd.DataFrame, layers: Sequence[str] | None, rankings: list[str]) -> dict[str, pd.DataFrame]:

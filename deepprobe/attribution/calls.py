@@ -19,7 +19,7 @@ from deepprobe.attribution.methods import (
     chosen_methods,
     column_of,
 )
-from deepprobe.attribution.moments import UnitMoments
+from deepprobe.attribution.moments import SampleMoments
 from deepprobe.attribution.network import check_kept, explained_layers, explaining
 from deepprobe.attribution.samples import Samples, Scores, Target, samples_of
 from deepprobe.errors import ConfigError, ShapeError
@@ -108,7 +108,7 @@ def attributions(
     methods = chosen_methods(method)
     _check_counts(n_steps=n_steps, rows=rows)
     moments: dict[tuple[str, str], _Found] = {}
-    activations: dict[str, UnitMoments] = {}
+    activations: dict[str, SampleMoments] = {}
     explained: list[Layer] = []
     with explaining(model, device=device, seed=seed) as network:
         begin = baseline_of(baseline, batches, model=network, device=device_of(network))
@@ -136,9 +136,9 @@ def attributions(
 class _Found:
     """What was found of one layer by one method, over the samples so far."""
 
-    absolute: UnitMoments = field(default_factory=UnitMoments)
-    signed: UnitMoments = field(default_factory=UnitMoments)
-    delta: UnitMoments = field(default_factory=UnitMoments)
+    absolute: SampleMoments = field(default_factory=SampleMoments)
+    signed: SampleMoments = field(default_factory=SampleMoments)
+    delta: SampleMoments = field(default_factory=SampleMoments)
 
 
 def _explain(
@@ -203,7 +203,7 @@ def _looked_at(
     layers: list[Layer],
     *,
     target: Target,
-    into: dict[str, UnitMoments],
+    into: dict[str, SampleMoments],
 ) -> Samples:
     """The samples of a batch with what is explained of them, from a forward pass that also reads activations."""
     by_name = {layer.call.layer: layer for layer in layers}
@@ -211,7 +211,7 @@ def _looked_at(
     def look(call: LayerCall, tensor: Tensor) -> None:
         by_unit = by_name[call.layer].units_first(tensor)
         rows = by_unit.transpose(1, 2).flatten(0, 1)
-        into.setdefault(call.layer, UnitMoments()).update(rows)
+        into.setdefault(call.layer, SampleMoments()).update(rows)
 
     modules = {name: layer.module for name, layer in by_name.items()}
     with attached(network, modules, tap="output", on_tensor=look):
@@ -223,7 +223,7 @@ def _table(
     layer: Layer,
     methods: list[str],
     moments: dict[tuple[str, str], _Found],
-    activations: dict[str, UnitMoments],
+    activations: dict[str, SampleMoments],
 ) -> pd.DataFrame:
     """One row a unit of a layer."""
     name = layer.call.layer

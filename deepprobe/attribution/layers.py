@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from deepprobe.errors import ConfigError, ShapeError, nearest
 from deepprobe.measures.concentration import gini, top_share
@@ -93,11 +93,9 @@ def ranking_columns(units: pd.DataFrame, rankings: Sequence[str] | None) -> list
 def spearman(first: ArrayLike, second: ArrayLike) -> float:
     """Spearman's rank correlation of two vectors; NaN of fewer than three, of a constant, and of what is not finite."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if len(a) < 3 or not (np.isfinite(a).all() and np.isfinite(b).all()):
+    if len(a) < 3 or not (np.isfinite(a).all() and np.isfinite(b).all()) or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
-    x, y = (rankdata(values) - (len(values) + 1) / 2 for values in (a, b))
-    size = np.sqrt((x @ x) * (y @ y))
-    return float(np.clip(x @ y / size, -1, 1)) if size else float("nan")
+    return float(spearmanr(a, b).statistic)
 
 
 def mask_relation(units: pd.DataFrame, masks: Mapping[str, Any], *, measure: str = "conductance") -> pd.DataFrame:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class UnitMoments:
+class SampleMoments:
     """Mean and sum of squared deviations of each of d numbers, float64, merged part by part.
 
     Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance", equation 2.1. Nothing leaves the

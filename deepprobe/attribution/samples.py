@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepprobe.errors import ConfigError, ShapeError
+from deepprobe.hooks.labels import labels_of
 from deepprobe.hooks.passes import n_samples, run
 
 Target: TypeAlias = int | Literal["predicted"] | None
@@ -155,7 +156,7 @@ def _chosen(target: Target, batch: Any, output: Tensor) -> Tensor | None:
         return torch.full((n,), target, device=output.device)
     if target is not None:
         raise ConfigError(f"target={target!r} is neither a class, 'predicted', nor None for the labels of the batches")
-    labels = labels_of(batch, n)
+    labels = true_classes(batch, n)
     if not bool(((labels >= 0) & (labels < n_classes)).all()):
         raise ConfigError(
             f"the batches have labels from {int(labels.min())} to {int(labels.max())}, but the model gives "
@@ -164,18 +165,16 @@ def _chosen(target: Target, batch: Any, output: Tensor) -> Tensor | None:
     return labels.to(output.device)
 
 
-def labels_of(batch: Any, n: int) -> Tensor:
+def true_classes(batch: Any, n: int) -> Tensor:
     """The true classes of a pair or dict batch, shape (n,), int64.
 
     Raises:
         ConfigError: If it has none.
     """
-    found = batch.get("labels") if isinstance(batch, Mapping) else None
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        found = batch[1]
-    if not isinstance(found, Tensor) or found.is_floating_point() or found.numel() != n:
+    found = labels_of(batch)
+    if found is None or len(found) != n:
         raise ConfigError(
             "the batches hold no labels, one integer a sample, as (input, labels) or {'labels': …}; "
             "pass target='predicted' or a class"
         )
-    return found.reshape(n).long()
+    return found.long()

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LABEL_KEYS = ("labels", "label", "targets", "target", "y")
-"""Where a dict batch holds its labels."""
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -236,17 +233,6 @@ def input_of(batch: Any) -> Tensor | None:
     if isinstance(batch, (tuple, list)) and batch and not isinstance(batch, PackedSequence):
         return input_of(batch[0])
     return None
-
-
-def labels_of(batch: Any) -> Tensor | None:
-    """One integer a sample, or None: the second of a pair, or what a dict holds under one of LABEL_KEYS."""
-    found: Any = None
-    if isinstance(batch, Mapping):
-        found = next((batch[key] for key in LABEL_KEYS if key in batch), None)
-    elif isinstance(batch, (tuple, list)) and len(batch) == 2:
-        found = batch[1]
-    whole = isinstance(found, Tensor) and not found.is_floating_point() and found.ndim == 1
-    return found if whole else None
 
 
 def first_samples(batch: Any, n: int) -> Any:

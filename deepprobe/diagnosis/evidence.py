@@ -18,14 +18,16 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from deepprobe.diagnosis.batch_facts import LABEL_KEYS, Inputs, Labels, Outputs, first_samples, input_of, labels_of
+from deepprobe.diagnosis.batch_facts import Inputs, Labels, Outputs, first_samples, input_of
 from deepprobe.diagnosis.derivatives import Jacobian, jacobian, precision_floors, shattering
 from deepprobe.diagnosis.roles import ACTIVATION, BLOCK, NORM, WEIGHTED, roles
 from deepprobe.diagnosis.training_pass import scores_of, training_pass
 from deepprobe.diagnosis.watching import GRAM_SAMPLES, watching
 from deepprobe.errors import ConfigError, ShapeError
+from deepprobe.hooks.labels import LABEL_KEYS, labels_of
 from deepprobe.hooks.passes import as_batches, device_of, differentiating, evaluating, moved, n_samples, run
 from deepprobe.hooks.select import LayerSelection, select_layers, unwrapped
+from deepprobe.hooks.statistics import batch_statistics
 from deepprobe.probes.gradients import checked_loss, default_loss, gradient_signal
 
 if TYPE_CHECKING:
@@ -245,7 +247,8 @@ def gather(
         found_jacobian = jacobian(model, batch, seen.scores, device=device, seed=seed)
         over()
         with differentiating(model, device=device, seed=seed) as network:
-            _hold_statistics(network, here)
+            with batch_statistics(network), torch.no_grad():  # which stay for what follows
+                run(network, here)
             correlation, noise = shattering(network, here, seen.scores)
             over()
             table = _with_precision(seen.layers, network, here, watched)
@@ -316,21 +319,6 @@ def _with_signal(
         model, [batch], loss=loss, micro_batches=parts, device=device, seed=seed, progress=False
     ).set_index("layer")["gradient_snr"]
     return rows.assign(gradient_snr=rows["layer"].map(found))
-
-
-def _hold_statistics(network: nn.Module, batch: Any) -> None:
-    """Evaluation mode in which batch normalisation uses the statistics of this batch; inside ``differentiating``."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    momenta = [m.momentum for m in norms]
-    try:
-        for norm in norms:
-            norm.momentum = 1.0
-        with torch.no_grad():
-            run(network, batch)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-    network.eval()
 
 
 def _with_precision(table: pd.DataFrame, network: nn.Module, batch: Any, watched: Mapping[str, str]) -> pd.DataFrame:

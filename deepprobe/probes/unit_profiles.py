@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from deepprobe.errors import ConfigError, ShapeError
 from deepprobe.hooks.attach import attached
+from deepprobe.hooks.labels import labels_of
 from deepprobe.hooks.passes import as_batches, device_of, evaluating, moved, n_samples, run
 from deepprobe.hooks.select import select_layers
 from deepprobe.hooks.unit_weights import unit_weights
@@ -59,7 +60,7 @@ def unit_profiles(
     Args:
         model: Any module; DistributedDataParallel and compiled wrappers are looked through.
         batches: Iterable of tensors, of (input, target) pairs, or of dicts. Integer targets, one a sample (in a dict
-            ``labels``, ``label``, ``targets`` or ``target``), give the columns of class selectivity.
+            ``labels``, ``label``, ``targets``, ``target`` or ``y``), give the columns of class selectivity.
         layers: Which layers, as in ``deepprobe.spectra``.
         tap: ``input`` (what weighted layers receive, after the non-linearity before), ``output`` or ``block``.
         view: ``channels``, ``tokens`` (units last), ``pooled`` (means over positions) or ``samples`` (a unit is one
@@ -132,17 +133,6 @@ class Labels:
         places = [self.known.setdefault(value, len(self.known)) for value in values]
         dtype = wide_dtype(device)
         return torch.eye(len(self.known), dtype=dtype)[places].to(device)
-
-
-def labels_of(batch: Any) -> Tensor | None:
-    """Integer labels of the samples of a batch, shape (samples,), or None."""
-    if isinstance(batch, Mapping):
-        found = next((batch[key] for key in ("labels", "label", "targets", "target") if key in batch), None)
-    else:
-        found = batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else None
-    if not isinstance(found, Tensor) or found.is_floating_point() or found.dtype == torch.bool:
-        return None
-    return found.reshape(-1) if found.numel() == n_samples(batch) else None
 
 
 class _Cells:

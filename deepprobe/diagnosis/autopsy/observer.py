@@ -17,6 +17,7 @@ from deepprobe.diagnosis.watching import watching
 from deepprobe.hooks.kernels import Kernel, kernels
 from deepprobe.hooks.passes import differentiating
 from deepprobe.hooks.select import select_layers
+from deepprobe.hooks.statistics import batch_statistics
 from deepprobe.probes.updates import gradients_of, norms, update_table
 from deepprobe.training.evaluation import Tally, classification_loss
 from deepprobe.training.learning_rate import learning_rate
@@ -169,7 +170,7 @@ class Observer:
         """Rows of all layers, and loss and predictions, on the probe batch."""
         x, y = self._batch
         with differentiating(context.model, seed=context.seed) as network, torch.no_grad():
-            with _batch_statistics(network), watching(network, self._roles, len(x)) as watch:
+            with batch_statistics(network), watching(network, self._roles, len(x)) as watch:
                 logits = network(x)
             table = watch.tables()[0]
             floors = precision_floors(network, x, self._roles) if context.step.index in self._replays else {}
@@ -188,26 +189,6 @@ class Observer:
         rate = learning_rate(config, index - 1, iterations_per_epoch=context.step.iterations_per_epoch)
         factor = 1.0 if config.clip_norm is None or norm <= config.clip_norm else config.clip_norm / norm
         return {"lr": rate, "gradient_norm": norm, "clip_factor": factor}
-
-
-@contextmanager
-def _batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, but for batch normalisation, which uses a batch's statistics and keeps them for later passes.
-
-    Inside ``differentiating``, which puts modes and running statistics back. What is frozen stays so.
-    """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    momenta = [norm.momentum for norm in norms]
-    network.eval()
-    try:
-        for norm in norms:
-            norm.train()
-            norm.momentum = 1.0
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        network.eval()
 
 
 def _watched(model: nn.Module, layers: LayerSelection) -> dict[str, str]:
